@@ -1,0 +1,4 @@
+from p2ptrain.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""What a node may ask of the world. Names are imperatives; answers are inputs of the same family.
+
+Weights never enter the core: it names them by `Ref` and reasons about numbers.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from p2ptrain.core.errors import Offence
+from p2ptrain.core.messages import Message, Report, Signable
+from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, Slot
+
+
+class Split(StrEnum):
+    """Which examples a loss is measured on."""
+
+    VALIDATION = "validation"
+    """Held out from the own training part: what decisions rest on."""
+    TEST = "test"
+    """Seen by nobody's training: what results are reported on, never decided on."""
+
+
+class OptimizerState(StrEnum):
+    """What becomes of momentum and the like when weights are replaced."""
+
+    KEEP = "keep"
+    RESET = "reset"
+
+
+class Effect(Struct, frozen=True, tag=True):
+    """Base of all effects."""
+
+
+# -- network ---------------------------------------------------------------------------------------
+
+
+class Send(Effect, frozen=True):
+    """Sign and send a message to one peer; it may be lost, late or doubled."""
+
+    to: PeerId
+    message: Message
+
+
+class Sign(Effect, frozen=True):
+    """Sign a statement that others will pass on; answered at once by `Signed`."""
+
+    statement: Signable
+
+
+class Dial(Effect, frozen=True):
+    """Try once to connect; answered by `PeerUp` or `PeerDown`."""
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+
+
+class Hangup(Effect, frozen=True):
+    """Close the connection to a peer and refuse it for `refuse_s`."""
+
+    peer: PeerId
+    reason: str
+    refuse_s: Seconds
+
+
+class Fetch(Effect, frozen=True):
+    """Bring a blob here, trying `sources` in order; answered by `Fetched` or `FetchFailed`.
+
+    Whoever carries it out checks hash, size, shapes and finiteness before it answers `Fetched`.
+    """
+
+    blob: BlobId
+    size_bytes: int
+    sources: tuple[PeerId, ...]
+    timeout_s: Seconds
+
+
+class Drop(Effect, frozen=True):
+    """Forget a blob: nobody needs it any more."""
+
+    blob: BlobId
+
+
+class Remember(Effect, frozen=True):
+    """Keep a peer's signed contact for the next start."""
+
+    peer: PeerId
+    raw: bytes
+
+
+# -- learning --------------------------------------------------------------------------------------
+
+
+class Fresh(Effect, frozen=True):
+    """Start from a random point. `lr_scale` multiplies the task's learning rate. Answered by `Adopted`."""
+
+    seed: int
+    lr_scale: float = 1.0
+
+
+class Train(Effect, frozen=True):
+    """Take that many more optimiser steps; answered by `Trained`. Other effects may run in between."""
+
+    steps: int
+
+
+class Halt(Effect, frozen=True):
+    """Stop training now; an unfinished `Train` is answered by `Trained` with the steps taken."""
+
+
+class Evaluate(Effect, frozen=True):
+    """Measure weights on the same examples; answered by `Evaluated` with the same tag."""
+
+    tag: str
+    refs: tuple[Ref, ...]
+    split: Split = Split.VALIDATION
+    examples_max: int = 0
+    """0: all of the split."""
+
+
+class Combine(Effect, frozen=True):
+    """Put sum(coefficient * weights) into a slot; answered by `Combined`."""
+
+    tag: str
+    out: Slot
+    terms: tuple[tuple[float, Ref], ...]
+    rule: str = "weighted_sum"
+
+
+class Adopt(Effect, frozen=True):
+    """Go on training from these weights; answered by `Adopted`."""
+
+    tag: str
+    ref: Ref
+    optimizer: OptimizerState = OptimizerState.KEEP
+    lr_scale: float | None = None
+    """None: unchanged."""
+
+
+class Publish(Effect, frozen=True):
+    """Write weights as a blob that peers can fetch; answered by `Published`."""
+
+    tag: str
+    ref: Ref = OWN
+
+
+class Checkpoint(Effect, frozen=True):
+    """Save weights, optimiser, randomness, data position and `memory`; answered by `Saved`."""
+
+    memory: bytes
+
+
+# -- the node itself -------------------------------------------------------------------------------
+
+
+class SetTimer(Effect, frozen=True):
+    """Answer by `TimerFired(key)` after that long; replaces a timer of the same key."""
+
+    key: str
+    after_s: Seconds
+
+
+class Tell(Effect, frozen=True):
+    """A strategy states its loss: the node signs it and spreads it."""
+
+    report: Report
+
+
+class Accuse(Effect, frozen=True):
+    """A strategy found a peer at fault: the node charges it."""
+
+    peer: PeerId
+    offence: Offence
+    detail: str
+
+
+class Finish(Effect, frozen=True):
+    """A strategy is done: nothing is trained any more, the result stays on offer."""
+
+    reason: str
+
+
+class Note(Effect, frozen=True):
+    """Something that a person or a test may want to know."""
+
+    event: str
+    fields: dict[str, Any] = {}

@@ -1,0 +1,102 @@
+"""What a node knows of everybody's losses: one report a peer, the newest. Merging is order-free.
+
+Reports are claims. The ledger orders them; whoever acts on one measures it first.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from p2ptrain.core import limits
+from p2ptrain.core.envelope import Verified
+from p2ptrain.core.messages import Offer, Report
+from p2ptrain.core.types import PeerId, Seconds
+
+Stated = Verified[Report]
+
+
+class Entry(Struct, frozen=True):
+    """A peer's newest report and when it came to be known here."""
+
+    report: Stated
+    seen: Seconds
+
+
+def rank(report: Stated) -> tuple[float, str, bytes]:
+    """Order reports by the loss of the offered weights; ties by content, then by author."""
+    offer = report.message.offer
+    if offer is None:
+        return (float("inf"), "", report.sender)
+    return (offer.loss, offer.blob, report.sender)
+
+
+class Ledger:
+    """Reports by author, and the best of them."""
+
+    def __init__(self) -> None:
+        self._entries: dict[PeerId, Entry] = {}
+        self._best: Stated | None = None
+        self._turn: list[PeerId] = []
+
+    def learn(self, report: Stated, now: Seconds) -> bool:
+        """Take a report in; say whether it is newer than what was known of its author."""
+        known = self._entries.get(report.sender)
+        if known is not None:
+            old = known.report
+            if (report.boot, report.sequence) <= (old.boot, old.sequence):
+                return False
+        self._entries[report.sender] = Entry(report, now)
+        if known is not None and self._best is known.report:
+            self._best = report if rank(report) <= rank(known.report) else self._find_best()
+        elif report.message.offer is not None and (self._best is None or rank(report) < rank(self._best)):
+            self._best = report
+        if len(self._entries) > limits.REPORTS_MAX:
+            self._shrink(report.sender)
+        return True
+
+    def forget(self, peer: PeerId) -> None:
+        """Drop a peer's report, for instance because it was false."""
+        entry = self._entries.pop(peer, None)
+        if entry is not None and entry.report is self._best:
+            self._best = self._find_best()
+
+    def best(self) -> Stated | None:
+        """The report that offers the weights of the lowest loss."""
+        return self._best
+
+    def of(self, peer: PeerId) -> Entry | None:
+        """What is known of one peer."""
+        return self._entries.get(peer)
+
+    def entries(self) -> Iterator[Entry]:
+        """All that is known, the longest known author first."""
+        return iter(self._entries.values())
+
+    def next_in_turn(self) -> Stated | None:
+        """One report after the other: so everybody's comes to be known everywhere, if slowly."""
+        if not self._turn:
+            self._turn = list(self._entries)
+        entry = self._entries.get(self._turn.pop()) if self._turn else None
+        return entry.report if entry is not None else None
+
+    def ranked(self, now: Seconds, fresh_s: Seconds, without: PeerId) -> list[tuple[Stated, Offer]]:
+        """Reports not older than `fresh_s` that offer weights, best first, without one author."""
+        found = [
+            (entry.report, entry.report.message.offer)
+            for entry in self._entries.values()
+            if entry.report.message.offer is not None
+            and now - entry.seen <= fresh_s
+            and entry.report.sender != without
+        ]
+        return sorted(found, key=lambda pair: rank(pair[0]))
+
+    def _find_best(self) -> Stated | None:
+        offering = [e.report for e in self._entries.values() if e.report.message.offer is not None]
+        return min(offering, key=rank, default=None)
+
+    def _shrink(self, newest: PeerId) -> None:
+        """Keep the best three quarters: dropping one at a time would sort at each report."""
+        order = sorted(self._entries.values(), key=lambda entry: rank(entry.report))
+        for entry in order[limits.REPORTS_MAX * 3 // 4 :]:
+            if entry.report.sender != newest:
+                del self._entries[entry.report.sender]

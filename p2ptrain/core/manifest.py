@@ -1,0 +1,79 @@
+"""What a swarm trains and how: the same for every member, signed by the swarm's root."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from p2ptrain.core import limits
+from p2ptrain.core.errors import ManifestError
+from p2ptrain.core.messages import Natural, Number
+
+DOMAIN = b"p2ptrain-manifest-v1\0"
+Word = Annotated[str, Meta(min_length=1, max_length=100)]
+Settings = dict[str, bool | int | float | str | None]
+
+
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The signed description of what a swarm trains.
+
+    task: name of a built-in or installed task, or `package.module:attribute`; code never travels.
+    task_config, strategy_config, spread_config: differences from the defaults of the task, of the strategy
+        and of how reports travel.
+    seed: of the common start, of the split of the data and of everything else that must be equal.
+    parts: the training data is cut into that many equal disjoint parts, one a member; 1: all for everyone.
+    steps: optimiser steps that each member contributes; 0: until stopped.
+    target_loss: the swarm stops when someone reaches it.
+    codec: number format of weights on the wire.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
+    task: Word
+    task_version: Word = "1"
+    task_config: Settings = {}
+    strategy: Word = "gossip"
+    strategy_config: Settings = {}
+    spread_config: Settings = {}
+    seed: Natural = 0
+    parts: Annotated[int, Meta(ge=1, le=limits.PEERS_MAX)] = 1
+    steps: Natural = 0
+    target_loss: Number | None = None
+    codec: Annotated[str, Meta(pattern="^(f32|bf16)$")] = "f32"
+
+    def encode(self) -> bytes:
+        """Return the bytes that the root signs."""
+        return msgspec.msgpack.encode(self)
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ManifestError: it is of another version, or damaged.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(
+            f"the swarm's manifest cannot be read: {error}", "another version of p2ptrain made it; update"
+        ) from None
+
+
+def read_settings(type_: Any, settings: Settings, where: str) -> Any:
+    """Build a strict settings Struct or dataclass from a manifest's differences.
+
+    Raises:
+        ManifestError: an unknown name or a value of the wrong type; names the nearest known one.
+    """
+    import difflib
+
+    known = [field.name for field in msgspec.inspect.type_info(type_).fields]  # type: ignore[attr-defined]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean `{near[0]}`?" if near else f"known are: {', '.join(known) or 'none'}"
+            raise ManifestError(f"{where} has no setting `{name}`", meant)
+    try:
+        return msgspec.convert(settings, type_)
+    except msgspec.ValidationError as error:
+        raise ManifestError(f"a setting of {where} is wrong: {error}") from None

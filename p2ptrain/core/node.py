@@ -1,0 +1,373 @@
+"""A node: `handle(now, input) -> list[effect]`. It only connects the parts; each decides for itself."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, cast
+
+import msgspec
+from msgspec import Struct
+
+from p2ptrain.core import inputs, limits, membership, spread
+from p2ptrain.core.blobs import Blobs
+from p2ptrain.core.conduct import Conduct
+from p2ptrain.core.effects import (
+    Accuse,
+    Checkpoint,
+    Effect,
+    Evaluate,
+    Fetch,
+    Finish,
+    Halt,
+    Note,
+    Send,
+    SetTimer,
+    Sign,
+    Split,
+    Tell,
+    Train,
+)
+from p2ptrain.core.envelope import Verified
+from p2ptrain.core.errors import Offence
+from p2ptrain.core.inputs import Input
+from p2ptrain.core.ledger import Ledger, Stated
+from p2ptrain.core.lifecycle import State, Turn, follow
+from p2ptrain.core.manifest import Manifest
+from p2ptrain.core.membership import Introduced, Members, Membership
+from p2ptrain.core.messages import Contact, Contacts, Leave, News, Report
+from p2ptrain.core.spread import Spread, SpreadConfig
+from p2ptrain.core.strategy import Context, Event, Learned, Rules, Strategy, Told
+from p2ptrain.core.types import OWN, PeerId, Seconds
+from p2ptrain.core.view import NodeView, view_peer
+
+CHECKPOINT_TIMER = "checkpoint"
+CHECKPOINT_EVERY_S = 5.0
+CHECKPOINT_EVERY_MAX_S = 300.0
+CHECKPOINT_SHARE = 0.02
+"""Saving may take that share of the time, between once in 5 s and once in 5 min (guess)."""
+
+TEST_TAG = "node:test"
+STRATEGY_TIMER = "strategy:"
+
+
+class Setup(Struct, frozen=True):
+    """What a node is made of. Equal setups, seeds and inputs give equal effects."""
+
+    me: PeerId
+    manifest: Manifest
+    rules: Rules
+    settings: Any
+    """The strategy's settings: the manifest's differences applied to its defaults."""
+    seed: int
+    contact: Contact | None = None
+    """What this node says of itself; None where nobody has to be dialled (simulation)."""
+    spread: SpreadConfig = SpreadConfig()
+
+
+class Node:
+    """One member of one swarm."""
+
+    def __init__(self, setup: Setup, members: Members | None = None) -> None:
+        self._setup = setup
+        self._rng = Random(setup.seed)
+        self._conduct = Conduct()
+        self._membership = Membership(setup.me, self._rng, self._conduct, members or Members([setup.me]))
+        self._ledger = Ledger()
+        self._blobs = Blobs()
+        self._spread = Spread(setup.spread, setup.me, self._rng, self._ledger, self._membership)
+        self._context = Context(
+            setup.me, setup.manifest, self._rng, self._ledger, self._membership, self._conduct, self._blobs
+        )
+        self._strategy: Strategy | None = None
+        self._ready: inputs.TrainerReady | None = None
+        self._state = State.STARTING
+        self._reason = ""
+        self._until = ""
+        self._postponed: Train | None = None
+        self._told: Report | None = None
+        self._position = (0, 0)
+        self._tested: inputs.Evaluated | None = None
+        self._saved_step = 0
+        self._routes: dict[type[Input], Callable[[Any], list[Effect]]] = {
+            inputs.Started: self._on_started,
+            inputs.Received: self._on_received,
+            inputs.Signed: self._on_signed,
+            inputs.PeerUp: self._on_peer_up,
+            inputs.PeerDown: self._on_peer_down,
+            inputs.Offended: self._on_offended,
+            inputs.Fetched: self._on_fetched,
+            inputs.FetchFailed: self._on_fetch_failed,
+            inputs.TrainerReady: self._on_trainer_ready,
+            inputs.TrainerLost: self._on_trainer_lost,
+            inputs.Trained: self._on_trained,
+            inputs.Evaluated: self._on_evaluated,
+            inputs.Combined: self._to_strategy,
+            inputs.Adopted: self._to_strategy,
+            inputs.Published: self._on_published,
+            inputs.LearnFailed: self._to_strategy,
+            inputs.Saved: self._on_saved,
+            inputs.TimerFired: self._on_timer,
+            inputs.Paused: self._on_paused,
+            inputs.Resumed: self._on_resumed,
+            inputs.Leaving: self._on_leaving,
+        }
+
+    def handle(self, now: Seconds, event: Input) -> list[Effect]:
+        """Take one input and return what is to be done, in order. Never awaits, never fails for a peer."""
+        self._context.now = now
+        return self._routes[type(event)](event)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What this node knows of everybody's losses."""
+        return self._ledger
+
+    @property
+    def state(self) -> State:
+        """What this node is doing."""
+        return self._state
+
+    def view(self, now: Seconds) -> NodeView:
+        """Show this node to the outside."""
+        told, tested = self._told, self._tested
+        return NodeView(
+            state=str(self._state),
+            reason=self._reason_now(now),
+            until=self._until,
+            activity=self._strategy.activity() if self._strategy else "",
+            step=self._position[0],
+            samples=self._position[1],
+            steps=self._setup.manifest.steps,
+            loss=told.loss if told else None,
+            accuracy=told.accuracy if told else None,
+            best_loss=told.offer.loss if told and told.offer else None,
+            test_loss=tested.losses[0] if tested else None,
+            test_accuracy=tested.accuracies[0] if tested else None,
+            saved_step=self._saved_step,
+            parameters=self._ready.parameters if self._ready else 0,
+            peers=tuple(
+                view_peer(peer, self._membership, self._ledger, self._conduct, now)
+                for peer in self._membership.members
+                if peer != self._setup.me
+            ),
+        )
+
+    # -- network -----------------------------------------------------------------------------------
+
+    def _on_started(self, event: inputs.Started) -> list[Effect]:
+        now = self._context.now
+        self._blobs.held.update(dict.fromkeys(event.held))
+        effects = self._membership.start(event.contacts, now)
+        if self._setup.contact is not None:
+            effects.append(Sign(self._setup.contact))
+        return [*effects, *self._spread.start(now)]
+
+    def _on_received(self, event: inputs.Received) -> list[Effect]:
+        now, via = self._context.now, event.via
+        if self._state is State.LEFT or not self._conduct.admits(via, now):
+            return []
+        self._membership.on_heard(via)
+        message = event.message.message
+        if isinstance(message, News):
+            return self._on_news(via, cast(Verified[News], event.message))
+        if isinstance(message, Contacts):
+            return self._membership.on_contacts(cast(Verified[Contacts], event.message), now)
+        if isinstance(message, Leave):
+            return self._on_peer_down(inputs.PeerDown(via, f"left: {message.reason}"))
+        return self._to_strategy(Told(via, message))
+
+    def _on_news(self, via: PeerId, news: Verified[News]) -> list[Effect]:
+        improved, effects = self._spread.on_news(self._context.now, via, news, self._blobs.held)
+        for report, held in zip(news.carried, news.message.held, strict=False):
+            offer = cast(Stated, report).message.offer
+            if held and offer is not None:
+                self._blobs.add_holder(offer.blob, via)
+        return [*effects, *self._to_strategy(Learned(improved))] if improved else effects
+
+    def _on_signed(self, event: inputs.Signed) -> list[Effect]:
+        if isinstance(event.message.message, Contact):
+            return self._membership.on_own_contact(cast(Introduced, event.message))
+        self._ledger.learn(cast(Stated, event.message), self._context.now)
+        return []
+
+    def _on_peer_up(self, event: inputs.PeerUp) -> list[Effect]:
+        now = self._context.now
+        news = self._spread.announce(now, [event.peer], self._blobs.held)
+        return [*self._membership.on_up(event.peer, now), *news, *self._to_strategy(event)]
+
+    def _on_peer_down(self, event: inputs.PeerDown) -> list[Effect]:
+        effects = self._membership.on_down(event.peer, event.reason, self._context.now)
+        return [*effects, *self._to_strategy(event)]
+
+    def _on_offended(self, event: inputs.Offended) -> list[Effect]:
+        if event.offence in (Offence.FALSE_CLAIM, Offence.BAD_WEIGHTS, Offence.WRONG_BYTES):
+            self._ledger.forget(event.peer)
+        return self._conduct.charge(event.peer, event.offence, event.detail, self._context.now)
+
+    # -- blobs -------------------------------------------------------------------------------------
+
+    def _on_fetched(self, event: inputs.Fetched) -> list[Effect]:
+        if not self._blobs.end_fetch(event.blob):
+            return []
+        return [*self._blobs.hold(event.blob), *self._to_strategy(event)]
+
+    def _on_fetch_failed(self, event: inputs.FetchFailed) -> list[Effect]:
+        awaited = self._blobs.end_fetch(event.blob)
+        note = Note("fetch_failed", {"blob": event.blob[:12], "reason": event.reason[:200]})
+        return [note, *(self._to_strategy(event) if awaited else [])]
+
+    def _on_published(self, event: inputs.Published) -> list[Effect]:
+        return [*self._blobs.hold(event.blob), *self._to_strategy(event)]
+
+    # -- learning ----------------------------------------------------------------------------------
+
+    def _on_trainer_ready(self, event: inputs.TrainerReady) -> list[Effect]:
+        self._ready = event
+        self._position = (event.step, event.samples)
+        self._saved_step = event.step
+        self._strategy = self._setup.rules.build(self._setup.settings)
+        note = Note("trainer_ready", {"step": event.step, "parameters": event.parameters})
+        effects = [note, SetTimer(CHECKPOINT_TIMER, CHECKPOINT_EVERY_S)]
+        if self._state is State.FINISHED:
+            return effects
+        self._turn(Turn.TRAINER_READY)
+        return [*effects, *self._carry(self._strategy.start(self._context, event))]
+
+    def _on_trainer_lost(self, event: inputs.TrainerLost) -> list[Effect]:
+        self._ready = None
+        self._strategy = None
+        self._postponed = None
+        self._turn(Turn.TRAINER_LOST, event.reason, f"the next try in {event.retry_s:.0f} s")
+        return [Note("trainer_lost", {"reason": event.reason[:500], "retry_s": event.retry_s})]
+
+    def _on_trained(self, event: inputs.Trained) -> list[Effect]:
+        self._position = (event.step, event.samples)
+        return self._to_strategy(event)
+
+    def _on_evaluated(self, event: inputs.Evaluated) -> list[Effect]:
+        if event.tag != TEST_TAG:
+            return self._to_strategy(event)
+        self._tested = event
+        return [Note("tested", {"loss": event.losses[0], "accuracy": event.accuracies[0]})]
+
+    def _on_saved(self, event: inputs.Saved) -> list[Effect]:
+        self._saved_step = event.step
+        wait_s = min(CHECKPOINT_EVERY_MAX_S, max(CHECKPOINT_EVERY_S, event.seconds / CHECKPOINT_SHARE))
+        return [Note("saved", {"step": event.step}), SetTimer(CHECKPOINT_TIMER, wait_s)]
+
+    # -- the node itself ---------------------------------------------------------------------------
+
+    def _on_timer(self, event: inputs.TimerFired) -> list[Effect]:
+        now = self._context.now
+        if self._state is State.LEFT:
+            return []
+        if event.key == spread.TIMER:
+            return self._spread.on_timer(now, self._blobs.held)
+        if event.key == membership.TIMER:
+            return self._membership.on_timer(now)
+        if event.key == CHECKPOINT_TIMER:
+            return self._checkpoint()
+        return self._to_strategy(inputs.TimerFired(event.key.removeprefix(STRATEGY_TIMER)))
+
+    def _on_paused(self, event: inputs.Paused) -> list[Effect]:
+        self._turn(Turn.PAUSE, event.reason, event.until)
+        return [Note("paused", {"reason": event.reason}), Halt(), *self._checkpoint()]
+
+    def _on_resumed(self, _: inputs.Resumed) -> list[Effect]:
+        self._turn(Turn.RESUME)
+        if self._ready is None or self._state is not State.STARTING:
+            return []
+        self._turn(Turn.TRAINER_READY)
+        postponed, self._postponed = self._postponed, None
+        return [Note("resumed"), *([postponed] if postponed else [])]
+
+    def _on_leaving(self, _: inputs.Leaving) -> list[Effect]:
+        goodbyes: list[Effect] = [
+            Send(peer, Leave("stopped by its owner"))
+            for peer in self._membership.partners(self._context.now)[: limits.MESH_PEERS_MAX]
+        ]
+        checkpoint = self._checkpoint()
+        self._turn(Turn.LEAVE, "stopped")
+        return [Halt(), *checkpoint, *goodbyes]
+
+    def _checkpoint(self) -> list[Effect]:
+        if self._strategy is None or self._ready is None:
+            return []
+        memory = self._strategy.memory()
+        return [Checkpoint(memory if len(memory) <= limits.MEMORY_BYTES_MAX else b"")]
+
+    def _turn(self, turn: Turn, reason: str = "", until: str = "") -> None:
+        after = follow(self._state, turn)
+        if after is not self._state or turn is Turn.PAUSE:
+            self._state, self._reason, self._until = after, reason, until
+
+    def _reason_now(self, now: Seconds) -> str:
+        if self._reason:
+            return self._reason
+        if self._state is State.STARTING:
+            return "loading the task and the last checkpoint"
+        partners = len(self._membership.partners(now))
+        if partners == 0:
+            return "alone: no other peer is connected; `p2ptrain invite` lets others in"
+        return f"with {partners} other peer{'s' if partners > 1 else ''}"
+
+    # -- the strategy ------------------------------------------------------------------------------
+
+    def _to_strategy(self, event: Event | Input) -> list[Effect]:
+        if self._strategy is None or self._state is State.LEFT:
+            return []
+        return self._carry(self._strategy.handle(self._context, cast(Event, event)))
+
+    def _carry(self, wishes: list[Effect]) -> list[Effect]:
+        """Turn a strategy's wishes into effects: some need the node's word first."""
+        effects: list[Effect] = []
+        for wish in wishes:
+            if isinstance(wish, Train):
+                effects += self._train(wish)
+            elif isinstance(wish, Fetch):
+                effects += self._fetch(wish)
+            elif isinstance(wish, Tell):
+                effects += self._tell(wish.report)
+            elif isinstance(wish, Accuse):
+                effects += self._on_offended(inputs.Offended(wish.peer, wish.offence, wish.detail))
+            elif isinstance(wish, Finish):
+                effects += self._finish(wish)
+            elif isinstance(wish, SetTimer):
+                effects.append(SetTimer(STRATEGY_TIMER + wish.key, wish.after_s))
+            else:
+                effects.append(wish)
+        return effects
+
+    def _train(self, wish: Train) -> list[Effect]:
+        if self._state is State.PAUSED:
+            self._postponed = wish
+            return []
+        return [wish] if self._state is State.TRAINING else []
+
+    def _fetch(self, wish: Fetch) -> list[Effect]:
+        if wish.blob in self._blobs.held:
+            return self._to_strategy(inputs.Fetched(wish.blob, self._setup.me))
+        if not wish.sources:
+            return self._to_strategy(inputs.FetchFailed(wish.blob, "nobody offers it"))
+        if not self._blobs.begin_fetch(wish.blob):
+            return self._to_strategy(inputs.FetchFailed(wish.blob, "too many fetches at once"))
+        return [wish]
+
+    def _tell(self, report: Report) -> list[Effect]:
+        self._told = report
+        if report.offer is not None:
+            self._blobs.pin(report.offer.blob)
+        return [Sign(report)]
+
+    def _finish(self, wish: Finish) -> list[Effect]:
+        self._turn(Turn.FINISH, wish.reason)
+        if self._state is not State.FINISHED:
+            return []
+        effects: list[Effect] = [Note("finished", {"reason": wish.reason}), Halt()]
+        if self._told is not None:
+            effects += self._tell(msgspec.structs.replace(self._told, finished=True))
+        return [*effects, *self._checkpoint(), Evaluate(TEST_TAG, (OWN,), Split.TEST)]
+
+
+def digest(effects: list[Effect]) -> bytes:
+    """Bytes that are equal exactly for equal effects: what traces and replays compare."""
+    return msgspec.msgpack.encode(effects)

@@ -1,0 +1,150 @@
+"""How reports travel: steps 2 to 4 of the distributed restart method, the same under every strategy.
+
+At intervals a node sends the best report that it knows, its own, and one other in turn, to the next
+address of the law. Who knows better answers. An improvement is passed on at once. Who hears nothing
+speaks more often.
+Source: ALGORITHMS 1.3 and 2.1; measured in docs/LOG.md.
+"""
+
+from random import Random
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from p2ptrain.core import law
+from p2ptrain.core.effects import Effect, Send, SetTimer
+from p2ptrain.core.envelope import Verified
+from p2ptrain.core.ledger import Ledger, Stated, rank
+from p2ptrain.core.membership import Membership
+from p2ptrain.core.messages import News
+from p2ptrain.core.types import BlobId, PeerId, Seconds
+
+TIMER = "spread"
+
+
+class SpreadConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How often and to whom.
+
+    period_s: time between two sendings while others are heard, 250 to 500 bytes each (measured, LOG.md).
+    silence_periods: so long without news counts as silence (ALGORITHMS 5).
+    rate_max: a node sends at most that often in a period, however silent or new (ALGORITHMS 5).
+    forward_fanout, forward_hops: an improvement is passed on at once to so many, so often (measured, LOG.md).
+    law: `expo`; for comparison `expo_sync` (everyone at the same turn) and `uniform`.
+    reply: whether who knows better answers.
+    adaptive: whether who hears nothing speaks more often.
+    """
+
+    period_s: Annotated[float, Meta(ge=0.01)] = 3.0
+    silence_periods: Annotated[float, Meta(gt=0)] = 3.0
+    rate_max: Annotated[int, Meta(ge=1)] = 4
+    forward_fanout: Annotated[int, Meta(ge=0, le=4)] = 2
+    forward_hops: Annotated[int, Meta(ge=0, le=16)] = 8
+    law: Literal["expo", "expo_sync", "uniform"] = "expo"
+    reply: bool = True
+    adaptive: bool = True
+
+
+class Spread:
+    """Sends and takes in news."""
+
+    def __init__(
+        self, config: SpreadConfig, me: PeerId, rng: Random, ledger: Ledger, membership: Membership
+    ) -> None:
+        self._config = config
+        self._me = me
+        self._rng = rng
+        self._ledger = ledger
+        self._membership = membership
+        self._turn = rng.randrange(1 << 16)
+        self._heard = 0.0
+        self._tokens = float(config.rate_max)
+        self._refilled = 0.0
+
+    def start(self, now: Seconds) -> list[Effect]:
+        """Begin, at a random moment so that nodes started together do not speak together."""
+        self._heard = self._refilled = now
+        return [SetTimer(TIMER, self._rng.random() * self._config.period_s)]
+
+    def on_timer(self, now: Seconds, held: dict[BlobId, None]) -> list[Effect]:
+        """Speak, and set the time of the next word by how long nothing was heard."""
+        wait_s = self._config.period_s / self._rate(now) * (0.9 + 0.2 * self._rng.random())
+        return [*self._speak(now, held, self._config.forward_hops, 1), SetTimer(TIMER, wait_s)]
+
+    def on_news(
+        self, now: Seconds, via: PeerId, news: Verified[News], held: dict[BlobId, None]
+    ) -> tuple[Stated | None, list[Effect]]:
+        """Take news in; return the best report if it improved, and an answer or a forwarding."""
+        self._heard = now
+        ledger, trusts = self._ledger, self._membership.trusts
+        before = ledger.best()
+        for statement in news.carried:
+            if trusts(statement.sender, now):
+                ledger.learn(statement, now)
+        best = ledger.best()
+        if best is None:
+            return None, []
+        if best is not before and (before is None or rank(best) < rank(before)):
+            if news.message.hops > 0 and best.sender != self._me:
+                return best, self._speak(now, held, news.message.hops - 1, self._config.forward_fanout)
+            return best, []
+        if self._config.reply and not news.message.reply and best not in news.carried:
+            theirs = min(map(rank, news.carried), default=None)
+            if theirs is None or rank(best) < theirs:
+                return None, [Send(via, self._news(held, reply=True, hops=0))]
+        return None, []
+
+    def announce(self, now: Seconds, peers: list[PeerId], held: dict[BlobId, None]) -> list[Effect]:
+        """Tell several peers at once, for something that cannot wait."""
+        news = self._news(held, reply=True, hops=self._config.forward_hops)
+        return [Send(peer, news) for peer in peers] if news.carried else []
+
+    def _rate(self, now: Seconds) -> float:
+        silent = (now - self._heard) / (self._config.silence_periods * self._config.period_s)
+        if silent <= 1 or not self._config.adaptive:
+            return 1.0
+        return float(min(self._config.rate_max, 2 ** min(int(silent), 16)))
+
+    def _speak(self, now: Seconds, held: dict[BlobId, None], hops: int, times: int) -> list[Effect]:
+        news = self._news(held, reply=False, hops=hops)
+        effects: list[Effect] = []
+        while news.carried and times > 0 and self._may_speak(now):
+            times -= 1
+            peer = self._next_address(now)
+            if peer is not None:
+                effects.append(Send(peer, news))
+        return effects
+
+    def _may_speak(self, now: Seconds) -> bool:
+        """A token bucket: at most `rate_max` words a period, whatever happens."""
+        gain = max(0.0, now - self._refilled) / self._config.period_s * self._config.rate_max
+        self._tokens = min(float(self._config.rate_max), self._tokens + gain)
+        self._refilled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def _next_address(self, now: Seconds) -> PeerId | None:
+        self._turn = int(now / self._config.period_s) if self._config.law == "expo_sync" else self._turn + 1
+        probing = self._turn % law.PROBE_EVERY == 0
+        membership = self._membership
+
+        def usable(peer: PeerId) -> bool:
+            return membership.reachable(peer, now) or (probing and membership.allowed(peer, now))
+
+        if self._config.law == "uniform":
+            return law.uniform(membership.members, self._me, self._rng, usable)
+        return law.expo(membership.members, self._me, self._turn, usable)
+
+    def _news(self, held: dict[BlobId, None], *, reply: bool, hops: int) -> News:
+        best = self._ledger.best()
+        own = self._ledger.of(self._me)
+        chosen: list[Stated] = [] if best is None else [best]
+        if own is not None and own.report is not best:
+            chosen.append(own.report)
+        other = self._ledger.next_in_turn()
+        if other is not None and other not in chosen:
+            chosen.append(other)
+        raws = tuple([report.raw for report in chosen])
+        offers = [report.message.offer for report in chosen]
+        return News(raws, tuple([o is not None and o.blob in held for o in offers]), reply, hops)

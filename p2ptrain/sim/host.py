@@ -1,0 +1,232 @@
+"""One simulated computer: a node, its trainer, and the hands that carry out its effects."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from p2ptrain.core import inputs
+from p2ptrain.core.effects import (
+    Dial,
+    Drop,
+    Effect,
+    Fetch,
+    Hangup,
+    Note,
+    Remember,
+    Send,
+    SetTimer,
+    Sign,
+)
+from p2ptrain.core.envelope import Opener, Sealer, Verified, remember
+from p2ptrain.core.errors import Offence, RemoteProtocolError
+from p2ptrain.core.inputs import Input
+from p2ptrain.core.membership import Members
+from p2ptrain.core.messages import Message
+from p2ptrain.core.node import Node, Setup
+from p2ptrain.core.types import BlobId, PeerId, Seconds
+from p2ptrain.sim import liar
+from p2ptrain.sim.keys import SWARM, SimSigner, SimVerifier
+from p2ptrain.sim.trainer import Learner, SimTrainer
+
+if TYPE_CHECKING:
+    from p2ptrain.sim.world import World
+
+START_S = 0.0
+"""A trainer is ready at once: its start belongs to the daemon, not to the protocol."""
+
+
+class Host:
+    """A computer that may crash and come back."""
+
+    def __init__(
+        self, world: "World", number: int, setup: Setup, members: Members, learner: Learner, step_s: Seconds
+    ) -> None:
+        self.world = world
+        self.number = number
+        self.peer = setup.me
+        self.alive = False
+        self.lies = False
+        self.boot = 0
+        self.blobs: dict[BlobId, None] = {}
+        self.notes: list[tuple[Seconds, Note]] = []
+        self.note_counts: dict[str, int] = {}
+        self.bytes_sent = self.bytes_received = self.messages_sent = self.frames_received = 0
+        self.node: Node
+        self.effects: list[Effect] = []
+        """Of the input handled last: what the checks look at."""
+        self._setup = setup
+        self._members = members
+        self.learner = learner
+        self._step_s = step_s
+        self._offset: Seconds = 0.0
+        self._timers: dict[str, int] = {}
+        self._contacts: dict[PeerId, Verified[Message]] = {}
+        self._inbox: deque[Input] = deque()
+        self._feeding = False
+        self._hands: dict[type[Effect], Callable[[Any], None]] = {
+            Send: self._send,
+            SetTimer: self._set_timer,
+            Note: self._note,
+            Sign: self._sign,
+            Fetch: self._fetch,
+            Dial: self._dial,
+            Drop: self._drop,
+            Remember: self._remember,
+            Hangup: self._hang_up,
+        }
+        self._sealer: Sealer
+        self._opener: Opener
+        self._trainer: SimTrainer
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Boot: a new node, the learner from its checkpoint, what is remembered of others."""
+        world = self.world
+        self.boot += 1
+        self.alive = True
+        self._timers = {}
+        self._inbox.clear()
+        setup = self._setup
+        self.node = Node(setup, self._members)
+        self._sealer = Sealer(SimSigner(self.peer), SWARM, world.codec, self.boot)
+        self._opener = Opener(SimVerifier(), SWARM, world.codec, world.opened)
+        ready = self.learner.ready()
+        self._trainer = SimTrainer(self.learner, ready, self._step_s, self._answer, self._wake)
+        self.feed(inputs.Started(tuple(self._contacts.values()), tuple(self.blobs)))
+        if world.introducer is not None and world.introducer != self.peer:
+            self.connect(world.introducer)
+        self._answer(START_S, ready)
+
+    def crash(self) -> None:
+        """Lose everything that is not on disk."""
+        self.alive = False
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def feed(self, event: Input) -> None:
+        """Hand an input to the node and carry out what it wants; inputs that follow at once queue up."""
+        self._inbox.append(event)
+        if self._feeding or not self.alive:
+            return
+        self._feeding = True
+        world, inbox, handle = self.world, self._inbox, self.node.handle
+        while inbox:
+            if world.clocks_jump:
+                self._offset += world.clock_jump()
+            self.effects = handle(world.now + self._offset, inbox.popleft())
+            for effect in self.effects:
+                if self.lies:
+                    effect = liar.twist(self, effect)
+                self._hands.get(type(effect), self.learn)(effect)
+            for observer in world.observers:
+                observer(self, world.now)
+        self._feeding = False
+
+    def on_frame(self, source: PeerId, raw: bytes) -> None:
+        """Bytes arrived."""
+        if not self.alive:
+            return
+        self.bytes_received += len(raw)
+        self.frames_received += 1
+        try:
+            message = self._opener.receive(raw, source)
+        except RemoteProtocolError as error:
+            self.feed(inputs.Offended(source, error.offence, error.detail))
+            return
+        if message is not None:
+            self.feed(inputs.Received(source, message))
+
+    def on_unreachable(self, boot: int, peer: PeerId) -> None:
+        """A message could not be handed over."""
+        if self.alive and boot == self.boot and not self.world.reaches(self.peer, peer):
+            self.feed(inputs.PeerDown(peer, "no connection"))
+
+    def _later(self, boot: int, event: Input) -> None:
+        if self.alive and boot == self.boot:
+            self.feed(event)
+
+    def _answer(self, delay: Seconds, event: Input) -> None:
+        if isinstance(event, inputs.Published):
+            self.blobs[event.blob] = None
+        if delay == 0.0 and self._feeding:
+            self._inbox.append(event)
+        else:
+            self.world.after(delay, self._later, self.boot, event)
+
+    def _wake(self, delay: Seconds, job: int) -> None:
+        self.world.after(delay, self._on_wake, self.boot, job)
+
+    def _on_wake(self, boot: int, job: int) -> None:
+        if self.alive and boot == self.boot:
+            self._trainer.on_wake(self.world.now, job)
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def _send(self, effect: Send) -> None:
+        sealed = self._sealer.seal(effect.message)
+        remember(self.world.opened, sealed)
+        self.world.send(self, effect.to, sealed.raw)
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        number = self._timers[effect.key] = self._timers.get(effect.key, 0) + 1
+        self.world.after(effect.after_s, self._on_timer, self.boot, effect.key, number)
+
+    def _sign(self, effect: Sign) -> None:
+        self._inbox.append(inputs.Signed(self._sealer.seal(effect.statement)))
+
+    def _drop(self, effect: Drop) -> None:
+        self.blobs.pop(effect.blob, None)
+
+    def _remember(self, effect: Remember) -> None:
+        self._contacts[effect.peer] = self._opener.open_statement(effect.raw)
+
+    def _hang_up(self, _: Hangup) -> None:
+        """The node itself stops listening; there is no line to cut."""
+
+    def learn(self, effect: Effect) -> None:
+        """Hand an effect to the trainer."""
+        self._trainer.perform(self.world.now, effect)
+
+    def _on_timer(self, boot: int, key: str, number: int) -> None:
+        if self.alive and boot == self.boot and self._timers.get(key) == number:
+            self.feed(inputs.TimerFired(key))
+
+    def _note(self, note: Note) -> None:
+        self.note_counts[note.event] = self.note_counts.get(note.event, 0) + 1
+        if len(self.notes) < 10_000:
+            self.notes.append((self.world.now, note))
+
+    def _dial(self, effect: Dial) -> None:
+        self.connect(effect.peer)
+
+    def connect(self, peer: PeerId) -> None:
+        """Try to reach another host; both learn of it."""
+        world = self.world
+        if not world.reaches(self.peer, peer):
+            world.after(1.0, self._later, self.boot, inputs.PeerDown(peer, "no answer"))
+            return
+        other = world.hosts[peer]
+        delay = world.latency(0)
+        world.after(delay, self._later, self.boot, inputs.PeerUp(peer))
+        world.after(delay, other._later, other.boot, inputs.PeerUp(self.peer))
+
+    def _fetch(self, effect: Fetch) -> None:
+        world = self.world
+        duration, source = world.transfer(self, effect.blob, effect.size_bytes, effect.sources)
+        if source is None or duration > effect.timeout_s:
+            failed = inputs.FetchFailed(effect.blob, "nobody gave it")
+            world.after(min(duration, effect.timeout_s), self._later, self.boot, failed)
+        else:
+            world.after(duration, self._on_arrived, self.boot, effect.blob, source)
+
+    def _on_arrived(self, boot: int, blob: BlobId, source: PeerId) -> None:
+        if not self.alive or boot != self.boot:
+            return
+        refusal = self.learner.accept(blob, self.world.hosts[source].learner)
+        if refusal:
+            self.feed(inputs.Offended(source, Offence.BAD_WEIGHTS, refusal))
+            self.feed(inputs.FetchFailed(blob, refusal, source))
+            return
+        self.blobs[blob] = None
+        self.feed(inputs.Fetched(blob, source))

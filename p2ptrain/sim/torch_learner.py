@@ -1,0 +1,82 @@
+"""A real task in virtual time: the engine of the daemon's trainer, driven by the simulator."""
+
+import math
+
+from p2ptrain.core.effects import Effect, Evaluate, Split, Train
+from p2ptrain.core.errors import WeightsError
+from p2ptrain.core.inputs import Evaluated, Input, TrainerReady
+from p2ptrain.core.manifest import Manifest
+from p2ptrain.core.types import OWN, BlobId
+from p2ptrain.learn.blobs import MemoryBlobs
+from p2ptrain.learn.checkpoint import MemoryCheckpoints
+from p2ptrain.learn.engine import Engine
+from p2ptrain.learn.wire import Learning, Setup
+from p2ptrain.sim.trainer import Learner
+
+
+def setup_of(manifest: Manifest, number: int) -> Setup:
+    """What the trainer of the n-th member would be told."""
+    return Setup(
+        task=manifest.task,
+        task_config=manifest.task_config,
+        seed=manifest.seed,
+        peer_seed=number,
+        slot=number,
+        parts=manifest.parts,
+        steps=manifest.steps,
+        codec=manifest.codec,
+        device="cpu",
+        threads=1,
+    )
+
+
+class TorchLearner:
+    """The engine of one simulated peer. Its checkpoints and blobs survive a crash, as files do."""
+
+    def __init__(self, manifest: Manifest, number: int) -> None:
+        self.blobs = MemoryBlobs()
+        self._setup = setup_of(manifest, number)
+        self._checkpoints = MemoryCheckpoints()
+        self._engine = self._build()
+
+    def ready(self) -> TrainerReady:
+        """Go back to the last checkpoint."""
+        self._engine = self._build()
+        return self._engine.ready()
+
+    def accept(self, blob: BlobId, source: Learner) -> str:
+        """Say why fetched weights are refused; empty if they are good."""
+        if isinstance(source, TorchLearner):
+            self.blobs.take(blob, source.blobs)
+        try:
+            self._engine.accept(blob)
+        except WeightsError as error:
+            return error.message
+        return ""
+
+    def perform(self, effect: Effect) -> Input | None:
+        """Carry out one effect."""
+        assert isinstance(effect, Learning)
+        return self._engine.perform(effect)
+
+    def score(self) -> tuple[float, float | None]:
+        """Return loss and accuracy of the own weights on the test split."""
+        return _score(self._engine)
+
+    def _build(self) -> Engine:
+        return Engine(self._setup, self.blobs, self._checkpoints)
+
+
+def train_alone(manifest: Manifest, number: int, steps: int) -> tuple[float, float | None]:
+    """Train as the n-th member with the same steps on the same data, without exchange; score on test."""
+    engine = Engine(setup_of(manifest, number), MemoryBlobs())
+    engine.perform(Train(steps))
+    return _score(engine)
+
+
+def _score(engine: Engine) -> tuple[float, float | None]:
+    answer = engine.perform(Evaluate("score", (OWN,), Split.TEST))
+    if not isinstance(answer, Evaluated):
+        return math.nan, None
+    accuracy = answer.accuracies[0]
+    return answer.losses[0], accuracy if math.isfinite(accuracy) else None

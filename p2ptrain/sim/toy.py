@@ -1,0 +1,189 @@
+"""A learner of eight floats whose loss is known in closed form: thousands fit into one process.
+
+The landscape is an egg box around a centre. Each coordinate lies in a basin j and at a distance r from
+its bottom; loss = mean(DEPTH * |j| + r^2). Training moves r towards the own bias and never leaves the
+basin: good starts matter (restarts), and averaging over peers cancels the biases (gossip), as with
+networks trained on parts of the data.
+"""
+
+import hashlib
+import math
+import struct
+from random import Random
+
+from p2ptrain.core.effects import (
+    Adopt,
+    Checkpoint,
+    Combine,
+    Drop,
+    Effect,
+    Evaluate,
+    Fresh,
+    Publish,
+    Split,
+    Train,
+)
+from p2ptrain.core.inputs import (
+    Adopted,
+    Combined,
+    Evaluated,
+    Input,
+    LearnFailed,
+    Published,
+    Saved,
+    Trained,
+    TrainerReady,
+)
+from p2ptrain.core.types import OWN, BlobId, Ref
+
+SIZE = 8
+WIDTH = 2.0
+DEPTH = 0.25
+BIAS = 0.6
+NOISE = 0.05
+RATE = 0.02
+BATCH = 32
+SAVING_S = 0.2
+_PACK = struct.Struct(f">{SIZE}d")
+
+Vector = tuple[float, ...]
+ToyBlobs = dict[BlobId, Vector]
+
+
+def toy_loss(vector: Vector) -> float:
+    """Return the loss of a point; NaN for a point that is not finite."""
+    total = 0.0
+    for x in vector:
+        if not math.isfinite(x):
+            return math.nan
+        basin = round(x / WIDTH)
+        rest = x - WIDTH * basin
+        total += DEPTH * abs(basin) + rest * rest
+    return total / SIZE
+
+
+def random_point(rng: Random) -> Vector:
+    """Return a start up to three basins from the centre."""
+    return tuple(rng.uniform(-3 * WIDTH, 3 * WIDTH) for _ in range(SIZE))
+
+
+def blob_of(vector: Vector) -> BlobId:
+    """Name a vector by its content."""
+    return BlobId(Ref(hashlib.sha256(_PACK.pack(*vector)).hexdigest()))
+
+
+class ToyLearner:
+    """Carries out the effects of learning on eight floats.
+
+    Args:
+        seed: of the common start.
+        own_seed: of the own bias and noise.
+        blobs: the weights of all peers, by id.
+    """
+
+    def __init__(self, seed: int, own_seed: int, blobs: ToyBlobs) -> None:
+        self._rng = Random(own_seed)
+        self._bias = tuple(self._rng.uniform(-BIAS, BIAS) for _ in range(SIZE))
+        self._own = random_point(Random(seed))
+        self._slots: dict[Ref, Vector] = {}
+        self._blobs = blobs
+        self._lr_scale = 1.0
+        self._step = 0
+        self._saved: tuple[Vector, int, float, bytes] = (self._own, 0, 1.0, b"")
+
+    def ready(self) -> TrainerReady:
+        """Go back to the last checkpoint."""
+        self._own, self._step, self._lr_scale, memory = self._saved
+        return TrainerReady(self._step, self._step * BATCH, SIZE, _PACK.size, memory)
+
+    def score(self) -> tuple[float, float | None]:
+        """Return the loss of the own weights; there is no accuracy."""
+        return toy_loss(self._own), None
+
+    def accept(self, blob: BlobId, source: object) -> str:
+        """Say why fetched weights are refused; empty if they are good."""
+        return "" if all(map(math.isfinite, self._blobs[blob])) else "weights are not finite"
+
+    def perform(self, effect: Effect) -> Input | None:
+        """Carry out one effect."""
+        match effect:
+            case Train():
+                return self._train(effect.steps)
+            case Evaluate():
+                return self._evaluate(effect)
+            case Combine():
+                return self._combine(effect)
+            case Adopt():
+                return self._adopt(effect)
+            case Fresh():
+                self._own = random_point(Random(effect.seed))
+                self._lr_scale = effect.lr_scale
+                return Adopted("fresh")
+            case Publish():
+                vector = self._find(effect.ref)
+                if vector is None:
+                    return LearnFailed(effect.tag, "no such weights")
+                blob = blob_of(vector)
+                self._blobs[blob] = vector
+                return Published(effect.tag, blob, _PACK.size)
+            case Checkpoint():
+                self._saved = (self._own, self._step, self._lr_scale, effect.memory)
+                return Saved(self._step, SAVING_S)
+            case Drop():
+                return None
+            case _:
+                return None
+
+    def _find(self, ref: Ref) -> Vector | None:
+        if ref == OWN:
+            return self._own
+        return self._slots.get(ref) or self._blobs.get(BlobId(ref))
+
+    def _train(self, steps: int) -> Trained:
+        stay = (1 - RATE * min(self._lr_scale, 10.0)) ** steps
+        noise = NOISE * math.sqrt(1 - stay * stay)
+        moved = []
+        for x, bias in zip(self._own, self._bias, strict=True):
+            if not math.isfinite(x):
+                moved.append(x)
+                continue
+            basin = WIDTH * round(x / WIDTH)
+            rest = bias + (x - basin - bias) * stay + self._rng.uniform(-noise, noise)
+            moved.append(basin + max(-0.99, min(0.99, rest)))
+        self._own = tuple(moved)
+        self._step += steps
+        return Trained(self._step, self._step * BATCH, toy_loss(self._own), 0.0)
+
+    def _evaluate(self, effect: Evaluate) -> Input:
+        vectors = [self._find(ref) for ref in effect.refs]
+        found = [vector for vector in vectors if vector is not None]
+        if len(found) < len(vectors):
+            return LearnFailed(effect.tag, "no such weights")
+        zeros = (0.0,) * len(found)
+        none = (math.nan,) * len(found)
+        distances = tuple(math.dist(found[0], vector) for vector in found)
+        examples = 1000 if effect.split is Split.TEST else effect.examples_max
+        return Evaluated(effect.tag, tuple(map(toy_loss, found)), zeros, none, distances, examples)
+
+    def _combine(self, effect: Combine) -> Input:
+        total = [0.0] * SIZE
+        for coefficient, ref in effect.terms:
+            vector = self._find(ref)
+            if vector is None:
+                return LearnFailed(effect.tag, "no such weights")
+            for index, x in enumerate(vector):
+                total[index] += coefficient * x
+        if effect.out == OWN:
+            self._own = tuple(total)
+        else:
+            self._slots[effect.out] = tuple(total)
+        return Combined(effect.tag)
+
+    def _adopt(self, effect: Adopt) -> Input:
+        vector = self._find(effect.ref)
+        if vector is None:
+            return LearnFailed(effect.tag, "no such weights")
+        self._own = vector
+        if effect.lr_scale is not None:
+            self._lr_scale = effect.lr_scale
+        return Adopted(effect.tag)

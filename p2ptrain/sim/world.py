@@ -1,0 +1,221 @@
+"""Virtual time: a heap of things to come, links between hosts, and the faults on them.
+
+The same node as in the daemon runs here. Equal seeds give equal runs, on any machine and hash seed.
+"""
+
+import hashlib
+import heapq
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from p2ptrain.core.codec import Codec
+from p2ptrain.core.envelope import Opened
+from p2ptrain.core.membership import Members
+from p2ptrain.core.node import Setup
+from p2ptrain.core.types import BlobId, PeerId, Seconds
+from p2ptrain.sim.faults import Faults
+from p2ptrain.sim.host import Host
+from p2ptrain.sim.trainer import Learner
+
+_STAMP = struct.Struct(">d")
+HEARTBEAT_S = 5.0
+"""After so long a cut connection is noticed, as in the daemon."""
+
+HOLD_BACK_S = 1.0
+"""A reordered message is late by up to this."""
+
+SLOWDOWN = 10.0
+
+MakeLearner = Callable[[int], Learner]
+Observer = Callable[[Host, Seconds], None]
+
+
+class World:
+    """A swarm in virtual time.
+
+    Args:
+        setups: one node each; `me` of each is its address.
+        faults: the weather.
+        seed: of everything random outside of the nodes.
+        learner: makes the learner of the n-th host.
+        step_s: virtual seconds of one optimiser step on a peer that is not slow.
+        introduce: nodes know only the first at the start, and connect; otherwise all know all.
+    """
+
+    def __init__(
+        self,
+        setups: Sequence[Setup],
+        faults: Faults,
+        seed: int,
+        learner: MakeLearner,
+        *,
+        step_s: Seconds = 0.1,
+        introduce: bool = False,
+    ) -> None:
+        self.now: Seconds = 0.0
+        self.faults = faults
+        self.clocks_jump = faults.clock_jumps > 0
+        self.rng = Random(seed)
+        self.codec = Codec(setups[0].rules.messages)
+        self.opened: Opened = OrderedDict()
+        self.events = 0
+        self.observers: list[Observer] = []
+        self._heap: list[tuple[Seconds, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._trace = hashlib.blake2b(digest_size=16)
+        self._cut: dict[PeerId, None] = {}
+        members = Members(setup.me for setup in setups)
+        self.hosts: dict[PeerId, Host] = {}
+        for number, setup in enumerate(setups):
+            slow = self.rng.random() < faults.slow
+            known = Members([setup.me]) if introduce else members
+            host = Host(self, number, setup, known, learner(number), step_s * (SLOWDOWN if slow else 1.0))
+            self.hosts[setup.me] = host
+        self._plan_liars()
+        self.introducer = setups[0].me if introduce else None
+        for host in self.hosts.values():
+            self.after(0.0, host.start)
+            if faults.churn > 0:
+                self.after(self.rng.expovariate(1 / faults.session_s), self._crash, host)
+        if faults.partition > 0:
+            self.after(self.rng.expovariate(1 / faults.partition_s), self._partition)
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def after(self, delay: Seconds, action: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen later."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (self.now + delay, self._sequence, action, arguments))
+
+    def run(self, until: Seconds) -> None:
+        """Let time pass."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, action, arguments = heapq.heappop(heap)
+            self.events += 1
+            action(*arguments)
+        self.now = until
+
+    def run_until(self, done: Callable[[], bool], most: Seconds, every: Seconds = 0.5) -> bool:
+        """Let time pass until something holds, looked at every so often; say whether it came true."""
+        while not done() and self.now < most:
+            self.run(min(most, self.now + every))
+        return done()
+
+    @property
+    def calm(self) -> bool:
+        """Whether the weather has cleared."""
+        return self.now >= self.faults.until_s
+
+    # -- trace -------------------------------------------------------------------------------------
+
+    def record(self, data: bytes) -> None:
+        """Take something that happened into the trace."""
+        self._trace.update(_STAMP.pack(self.now))
+        self._trace.update(data)
+
+    @property
+    def trace_digest(self) -> str:
+        """Equal for equal runs."""
+        return self._trace.hexdigest()
+
+    # -- the network -------------------------------------------------------------------------------
+
+    def send(self, source: Host, target: PeerId, raw: bytes) -> None:
+        """Carry a message, or lose it."""
+        source.bytes_sent += len(raw)
+        source.messages_sent += 1
+        self.record(raw)
+        other = self.hosts.get(target)
+        if other is None or not other.alive or self._is_cut(source.peer, target):
+            wait_s = HEARTBEAT_S if other is not None and other.alive else 2 * self.faults.latency_s
+            self.after(wait_s, source.on_unreachable, source.boot, target)
+            return
+        self._deliver(other, source.peer, raw)
+        if not self.calm and self.rng.random() < self.faults.duplicate:
+            self._deliver(other, source.peer, raw)
+
+    def _deliver(self, target: Host, source: PeerId, raw: bytes) -> None:
+        faults, rng = self.faults, self.rng
+        if not self.calm:
+            if faults.loss and rng.random() < faults.loss:
+                return
+            held_s = HOLD_BACK_S * rng.random() if faults.reorder and rng.random() < faults.reorder else 0.0
+        else:
+            held_s = 0.0
+        self.after(self.latency(len(raw)) + held_s, target.on_frame, source, raw)
+
+    def latency(self, size_bytes: int) -> Seconds:
+        """Draw the time that so many bytes take."""
+        sending_s = size_bytes / self.faults.upload if self.faults.upload else 0.0
+        return self.faults.latency_s * (0.5 + self.rng.expovariate(2.0)) + sending_s
+
+    def reaches(self, source: PeerId, target: PeerId) -> bool:
+        """Say whether two hosts could talk now."""
+        other = self.hosts.get(target)
+        return other is not None and other.alive and not self._is_cut(source, target)
+
+    def transfer(
+        self, reader: Host, blob: BlobId, size_bytes: int, sources: Sequence[PeerId]
+    ) -> tuple[Seconds, PeerId | None]:
+        """Choose the first source that gives the blob; return the time it takes and the source."""
+        waited = 0.0
+        for source in sources:
+            lost = not self.calm and self.rng.random() < self.faults.loss
+            if not self.reaches(reader.peer, source) or lost:
+                waited += 2 * self.faults.latency_s
+                continue
+            holder = self.hosts[source]
+            waited += self.latency(size_bytes) + 2 * self.faults.latency_s
+            if blob in holder.blobs:
+                holder.bytes_sent += size_bytes
+                reader.bytes_received += size_bytes
+                return waited, source
+        return waited, None
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def _plan_liars(self) -> None:
+        hosts = list(self.hosts.values())
+        count = round(self.faults.liars * len(hosts))
+        for host in self.rng.sample(hosts, count):
+            host.lies = True
+
+    def _crash(self, host: Host) -> None:
+        faults = self.faults
+        if self.calm:
+            return
+        host.crash()
+        share = min(faults.churn, 0.95)
+        away_s = self.rng.expovariate((1 - share) / (share * faults.session_s))
+        self.after(min(away_s, max(0.0, faults.until_s - self.now)), self._return, host)
+
+    def _return(self, host: Host) -> None:
+        host.start()
+        self.after(self.rng.expovariate(1 / self.faults.session_s), self._crash, host)
+
+    def _partition(self) -> None:
+        faults = self.faults
+        if self.calm:
+            return
+        share = self.rng.random()
+        self._cut = {peer: None for peer in self.hosts if self.rng.random() < share}
+        length_s = self.rng.expovariate(1 / faults.partition_s)
+        self.after(min(length_s, max(0.0, faults.until_s - self.now)), self._heal)
+
+    def _heal(self) -> None:
+        self._cut = {}
+        part = min(self.faults.partition, 0.95)
+        self.after(self.rng.expovariate(part / ((1 - part) * self.faults.partition_s)), self._partition)
+
+    def clock_jump(self) -> Seconds:
+        """Draw how far a clock jumps now: seldom at all."""
+        if self.calm or self.rng.random() >= self.faults.clock_jumps:
+            return 0.0
+        return self.rng.uniform(0, 3600)
+
+    def _is_cut(self, one: PeerId, other: PeerId) -> bool:
+        return bool(self._cut) and (one in self._cut) != (other in self._cut)

@@ -1,0 +1,416 @@
+"""Gossip averaging: after every few steps two peers meet in the middle of their weights.
+
+Both publish a snapshot, fetch the other's, and move by half of the difference, while training goes on:
+own <- own + (theirs - mine) / 2, so that the sum over both is kept. Before that each measures the
+mixture on its own held-out data; whose weights keep making things worse is refused (robust mixing), and
+no step is longer than is usual. At the end the peers wait for each other and average a few times
+without training. Exact form, defaults and what was measured: ALGORITHMS 2.6, 2.7, 4.4, 4.6.
+"""
+
+import math
+from enum import StrEnum
+from statistics import median
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from p2ptrain.core import law
+from p2ptrain.core.effects import (
+    Adopt,
+    Combine,
+    Effect,
+    Evaluate,
+    Finish,
+    Note,
+    OptimizerState,
+    Publish,
+    Send,
+    SetTimer,
+    Tell,
+    Train,
+)
+from p2ptrain.core.inputs import (
+    Evaluated,
+    Fetched,
+    FetchFailed,
+    LearnFailed,
+    PeerDown,
+    Published,
+    TimerFired,
+    Trained,
+    TrainerReady,
+)
+from p2ptrain.core.messages import BlobBytes, BlobName, Message, Natural, Offer, Report
+from p2ptrain.core.mixing import Mixing
+from p2ptrain.core.strategy import Context, Event, Told
+from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, Slot, peer_text, short
+
+MIX = Slot(Ref("mix"))
+PATIENCE_MAX = 12.0
+"""No partner is waited for longer than this many times `timeout_s`, whatever was usual (guess)."""
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings, equal for the swarm. Defaults: ALGORITHMS 5 unless said otherwise.
+
+    exchange_steps: optimiser steps between two exchanges.
+    mix_examples: held-out examples on which a mixture is measured.
+    report_s: time between two measurements of the own loss for the report (guess).
+    timeout_s: an exchange with a silent partner is given up after this, or 4 times the usual (guess).
+    settle_s: at the end, so long at most is waited for the others (guess).
+    consensus: exchanges without training at the end, for each doubling of the number of peers.
+    """
+
+    exchange_steps: Annotated[int, Meta(ge=1)] = 50
+    mix_examples: Annotated[int, Meta(ge=1)] = 128
+    report_s: Annotated[float, Meta(gt=0)] = 2.0
+    timeout_s: Annotated[float, Meta(gt=0)] = 5.0
+    settle_s: Annotated[float, Meta(ge=0)] = 20.0
+    consensus: Annotated[int, Meta(ge=0)] = 2
+
+
+class Swap(Message, frozen=True):
+    """My weights of this moment, give me yours. `number` is the starter's count of exchanges."""
+
+    number: Natural
+    blob: BlobName
+    size_bytes: BlobBytes
+
+
+class Answer(Message, frozen=True):
+    """Mine, for the exchange of that number of yours."""
+
+    number: Natural
+    blob: BlobName
+    size_bytes: BlobBytes
+
+
+class Busy(Message, frozen=True):
+    """Not now: another exchange is under way."""
+
+    number: Natural
+
+
+MESSAGES: tuple[type[Message], ...] = (Swap, Answer, Busy)
+
+
+class Phase(StrEnum):
+    """Where a run stands."""
+
+    RUN = "training and averaging"
+    SETTLE = "own steps done, waiting for the others"
+    CONSENSUS = "averaging without training"
+    DONE = "done"
+
+
+class Exchange(Struct):
+    """The meeting under way: who, whose count, and the two snapshots as far as they are known."""
+
+    partner: PeerId
+    number: int
+    starter: bool
+    begun: Seconds
+    mine: BlobId | None = None
+    mine_bytes: int = 0
+    theirs: Offer | None = None
+
+
+class Strategy:
+    """One peer's averaging."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._phase = Phase.RUN
+        self._step = self._samples = 0
+        self._loss = math.inf
+        self._accuracy: float | None = None
+        self._offer: Offer | None = None
+        self._reported = -math.inf
+        self._turn = 0
+        self._exchange: Exchange | None = None
+        self._joining: Offer | None = None
+        self._may_join = False
+        self._mixing = Mixing()
+        self._durations: list[Seconds] = []
+        self._settle_until = 0.0
+        self._left = 0
+        self._tries_left = 0
+
+    def start(self, ctx: Context, ready: TrainerReady) -> list[Effect]:
+        """Train from the common start, or go on from the checkpoint."""
+        self._step, self._samples = ready.step, ready.samples
+        self._turn = ctx.rng.randrange(1 << 16)
+        self._may_join = ready.step == 0
+        if ready.memory:
+            self._mixing = msgspec.msgpack.decode(ready.memory, type=Mixing)
+        return self._next_round(ctx)
+
+    def memory(self) -> bytes:
+        """Keep the peers' scores and the usual distances."""
+        return msgspec.msgpack.encode(self._mixing)
+
+    def activity(self) -> str:
+        """Say what goes on."""
+        if self._exchange is not None:
+            return f"exchanging weights with {short(self._exchange.partner)}"
+        return str(self._phase)
+
+    def handle(self, ctx: Context, event: Event) -> list[Effect]:
+        """Answer an event."""
+        match event:
+            case Trained():
+                self._step, self._samples = event.step, event.samples
+                return self._next_round(ctx)
+            case Evaluated(tag="own"):
+                return self._on_own_loss(ctx, event)
+            case Published(tag="offer"):
+                return self._on_offered(event)
+            case Published(tag="swap"):
+                return self._on_snapshot(ctx, event)
+            case Told(sender=sender, message=Swap() as swap):
+                return self._on_swap(ctx, sender, swap)
+            case Told(sender=sender, message=Answer() as answer):
+                return self._on_answer(ctx, sender, answer)
+            case Told(sender=sender, message=Busy() as busy):
+                return self._end(ctx, "busy") if self._is_with(sender, busy.number) else []
+            case Fetched(blob=blob):
+                return self._on_fetched(blob)
+            case FetchFailed(blob=blob):
+                return self._on_fetch_failed(ctx, blob)
+            case Evaluated(tag="mix"):
+                return self._on_mixture(ctx, event)
+            case Evaluated(tag="join"):
+                return self._on_join_measured(event)
+            case LearnFailed(tag="mix"):
+                return self._end(ctx, "weights were gone")
+            case PeerDown(peer=peer):
+                lost = self._exchange is not None and self._exchange.partner == peer
+                return self._end(ctx, "partner lost") if lost else []
+            case TimerFired(key="exchange"):
+                return self._on_exchange_timer(ctx)
+            case TimerFired(key="settle"):
+                return self._settle(ctx)
+            case _:
+                return []
+
+    # -- rounds ------------------------------------------------------------------------------------
+
+    def _next_round(self, ctx: Context) -> list[Effect]:
+        """Start an exchange with a snapshot of now, then train on without waiting for it."""
+        if self._phase is not Phase.RUN:
+            return []
+        if ctx.manifest.steps and self._step >= ctx.manifest.steps:
+            return self._begin_settling(ctx)
+        effects: list[Effect] = []
+        if ctx.now - self._reported >= self._config.report_s:
+            self._reported = ctx.now
+            effects.append(Evaluate("own", (OWN,)))
+        effects += self._catch_up(ctx)
+        if self._step > 0 and self._exchange is None:
+            effects += self._begin_exchange(ctx)
+        left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.exchange_steps
+        return [*effects, Train(min(self._config.exchange_steps, left))]
+
+    def _on_own_loss(self, ctx: Context, event: Evaluated) -> list[Effect]:
+        self._loss = event.losses[0]
+        self._accuracy = event.accuracies[0] if math.isfinite(event.accuracies[0]) else None
+        if not math.isfinite(self._loss):
+            return self._recover() if self._phase is not Phase.DONE else []
+        if self._exchange is None and self._phase is not Phase.DONE:
+            return [Publish("offer")]
+        return self._tell()
+
+    def _on_offered(self, event: Published) -> list[Effect]:
+        self._offer = Offer(event.blob, event.size_bytes, self._loss)
+        if self._phase is not Phase.DONE:
+            return self._tell()
+        return [*self._tell(), Finish("all steps done; averaged with the others")]
+
+    def _tell(self) -> list[Effect]:
+        if not math.isfinite(self._loss):
+            return []
+        return [Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._offer))]
+
+    def _recover(self) -> list[Effect]:
+        """Training diverged: go back to the last weights that were good."""
+        if self._offer is None:
+            return [Note("diverged", {"step": self._step})]
+        return [
+            Note("diverged", {"step": self._step, "back_to": self._offer.loss}),
+            Adopt("back", self._offer.blob, OptimizerState.RESET, 0.5),
+        ]
+
+    # -- an exchange -------------------------------------------------------------------------------
+
+    def _begin_exchange(self, ctx: Context) -> list[Effect]:
+        reachable = dict.fromkeys(ctx.partners())
+        self._turn += 1
+        partner = law.expo(ctx.membership.members, ctx.me, self._turn, reachable.__contains__)
+        if partner is None:
+            return []
+        self._exchange = Exchange(partner, self._turn, starter=True, begun=ctx.now)
+        return [Publish("swap"), SetTimer("exchange", self._patience())]
+
+    def _on_snapshot(self, ctx: Context, event: Published) -> list[Effect]:
+        exchange = self._exchange
+        if exchange is None or exchange.mine is not None:
+            return []
+        exchange.mine, exchange.mine_bytes = event.blob, event.size_bytes
+        kind = Swap if exchange.starter else Answer
+        message = kind(exchange.number, event.blob, event.size_bytes)
+        return [Send(exchange.partner, message), *self._fetch_theirs(ctx)]
+
+    def _on_swap(self, ctx: Context, sender: PeerId, swap: Swap) -> list[Effect]:
+        offer = Offer(swap.blob, swap.size_bytes, 0.0)
+        if self._phase is Phase.DONE:
+            return self._answer_when_done(sender, swap)
+        exchange = self._exchange
+        if exchange is None:
+            self._exchange = Exchange(sender, swap.number, starter=False, begun=ctx.now, theirs=offer)
+            return [Publish("swap"), SetTimer("exchange", self._patience())]
+        if exchange.partner == sender and exchange.starter and exchange.theirs is None:
+            exchange.theirs = offer  # both asked each other at once: each question answers the other
+            return self._fetch_theirs(ctx)
+        return [Send(sender, Busy(swap.number))]
+
+    def _answer_when_done(self, sender: PeerId, swap: Swap) -> list[Effect]:
+        """Late ones may still come to the result; the result itself stays."""
+        if self._offer is None:
+            return [Send(sender, Busy(swap.number))]
+        return [Send(sender, Answer(swap.number, self._offer.blob, self._offer.size_bytes))]
+
+    def _on_answer(self, ctx: Context, sender: PeerId, answer: Answer) -> list[Effect]:
+        if not self._is_with(sender, answer.number) or self._exchange is None:
+            return []
+        if self._exchange.theirs is not None:
+            return []
+        self._exchange.theirs = Offer(answer.blob, answer.size_bytes, 0.0)
+        return self._fetch_theirs(ctx)
+
+    def _fetch_theirs(self, ctx: Context) -> list[Effect]:
+        exchange = self._exchange
+        if exchange is None or exchange.theirs is None or exchange.mine is None:
+            return []
+        return [ctx.fetch(exchange.partner, exchange.theirs)]
+
+    def _on_fetched(self, blob: BlobId) -> list[Effect]:
+        if self._joining is not None and self._joining.blob == blob:
+            return [Evaluate("join", (OWN, blob), examples_max=self._config.mix_examples)]
+        exchange = self._exchange
+        if exchange is None or exchange.theirs is None or exchange.theirs.blob != blob:
+            return []
+        if exchange.mine is None:
+            return []
+        mix = Combine("mix", MIX, ((0.5, exchange.mine), (0.5, blob)))
+        return [
+            mix,
+            Evaluate("mix", (exchange.mine, MIX, blob), examples_max=self._config.mix_examples),
+        ]
+
+    def _on_fetch_failed(self, ctx: Context, blob: BlobId) -> list[Effect]:
+        if self._joining is not None and self._joining.blob == blob:
+            self._joining = None
+            return []
+        exchange = self._exchange
+        failed = exchange is not None and exchange.theirs is not None and exchange.theirs.blob == blob
+        return self._end(ctx, "weights did not come") if failed else []
+
+    def _on_mixture(self, ctx: Context, event: Evaluated) -> list[Effect]:
+        """Decide by the running effect of this peer, then move by half of the (clipped) difference."""
+        exchange = self._exchange
+        if exchange is None or exchange.theirs is None or exchange.mine is None:
+            return []
+        mine, theirs = exchange.mine, exchange.theirs.blob
+        self._offer = Offer(mine, exchange.mine_bytes, event.losses[0])
+        if not self._mixing.accepts(peer_text(exchange.partner), *event.losses):
+            fields = {"peer": short(exchange.partner), "loss": event.losses[0], "mixed": event.losses[1]}
+            return [Note("refused", fields), *self._end(ctx, "")]
+        coefficient = 0.5 * self._mixing.share(event.distances[2])
+        move = ((1.0, OWN), (coefficient, theirs), (-coefficient, mine))
+        note = Note("averaged", {"peer": short(exchange.partner), "loss": event.losses[1]})
+        self._may_join = False
+        self._durations = [*self._durations[-7:], ctx.now - exchange.begun]
+        return [Combine("mixed", OWN, move), note, *self._end(ctx, "")]
+
+    def _end(self, ctx: Context, why: str) -> list[Effect]:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return []
+        note = [Note("exchange_failed", {"peer": short(exchange.partner), "reason": why})] if why else []
+        if self._phase is not Phase.CONSENSUS:
+            return [*note]
+        if not why:
+            self._left -= 1
+        wait_s = ctx.rng.uniform(0.02, 0.2) if why else 0.0
+        return [*note, SetTimer("settle", wait_s)]
+
+    def _on_exchange_timer(self, ctx: Context) -> list[Effect]:
+        if self._exchange is None:
+            return []
+        left_s = self._exchange.begun + self._patience() - ctx.now
+        return [SetTimer("exchange", left_s)] if left_s > 0.01 else self._end(ctx, "no answer in time")
+
+    def _is_with(self, sender: PeerId, number: int) -> bool:
+        exchange = self._exchange
+        return (
+            exchange is not None
+            and exchange.starter
+            and exchange.partner == sender
+            and exchange.number == number
+        )
+
+    def _patience(self) -> Seconds:
+        usual = median(self._durations) if self._durations else 0.0
+        return min(max(self._config.timeout_s, 4 * usual), PATIENCE_MAX * self._config.timeout_s)
+
+    # -- coming late -------------------------------------------------------------------------------
+
+    def _catch_up(self, ctx: Context) -> list[Effect]:
+        """A newcomer takes the weights of the one who is furthest, once, if they are better here."""
+        if not self._may_join:
+            return []
+        ahead = [
+            (report.message.step, report.sender, offer)
+            for report, offer in ctx.ledger.ranked(ctx.now, math.inf, ctx.me)
+            if report.message.step >= self._step + 4 * self._config.exchange_steps
+            and ctx.trusts(report.sender)
+        ]
+        if not ahead:
+            return []
+        self._may_join = False
+        _, author, self._joining = max(ahead, key=lambda found: found[:2])
+        return [ctx.fetch(author, self._joining)]
+
+    def _on_join_measured(self, event: Evaluated) -> list[Effect]:
+        offer, self._joining = self._joining, None
+        if offer is None or self._phase is Phase.DONE or not event.losses[1] < event.losses[0]:
+            return []
+        note = Note("caught_up", {"loss": event.losses[1], "before": event.losses[0]})
+        return [note, Adopt("join", offer.blob, OptimizerState.RESET)]
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _begin_settling(self, ctx: Context) -> list[Effect]:
+        self._phase = Phase.SETTLE
+        self._settle_until = ctx.now + self._config.settle_s
+        return [Evaluate("own", (OWN,)), SetTimer("settle", 0.0)]
+
+    def _settle(self, ctx: Context) -> list[Effect]:
+        """Wait for the slower ones, average without training, and finish."""
+        partners = ctx.partners()
+        if self._phase is Phase.SETTLE:
+            reports = [entry.report.message for entry in map(ctx.ledger.of, partners) if entry]
+            missing = sum(not report.finished and report.step < ctx.manifest.steps for report in reports)
+            if missing and ctx.now < self._settle_until:
+                return [SetTimer("settle", 0.5)]
+            self._phase = Phase.CONSENSUS
+            self._left = self._config.consensus * law.turns(len(partners) + 1) if partners else 0
+            self._tries_left = 4 * self._left
+        if self._phase is not Phase.CONSENSUS or self._exchange is not None:
+            return []
+        self._tries_left -= 1
+        if self._left <= 0 or self._tries_left < 0 or not partners:
+            self._phase = Phase.DONE
+            return [Evaluate("own", (OWN,)), Publish("offer")]
+        return self._begin_exchange(ctx)

@@ -1,0 +1,415 @@
+"""Restart selection: everyone searches from an own start; losers start again, anew or from the best.
+
+The six steps of the distributed restart method (source 000):
+  1 each peer searches from its own point                       -> `start`
+  2 at intervals it sends its name and loss to another peer     -> core/spread.py
+  3 who knows better answers and passes the better on, evenly   -> core/spread.py, core/law.py
+  4 who hears nothing for long sends more often                 -> core/spread.py
+  5 after a given time the own result is compared with the best -> `_compare`
+  6 a fixed loss reached: stop and spread; if reached elsewhere, ask for the weights -> `_seek_target`
+
+Exact form, defaults and what was measured: ALGORITHMS 2.1, 4.1, 5.
+"""
+
+import math
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from p2ptrain.core.effects import (
+    Accuse,
+    Adopt,
+    Combine,
+    Effect,
+    Evaluate,
+    Finish,
+    Fresh,
+    Note,
+    OptimizerState,
+    Publish,
+    SetTimer,
+    Tell,
+    Train,
+)
+from p2ptrain.core.errors import Offence
+from p2ptrain.core.inputs import (
+    Adopted,
+    Evaluated,
+    Fetched,
+    FetchFailed,
+    LearnFailed,
+    Published,
+    TimerFired,
+    Trained,
+    TrainerReady,
+)
+from p2ptrain.core.ledger import Stated
+from p2ptrain.core.messages import Message, Offer, Report
+from p2ptrain.core.strategy import Context, Event, Learned
+from p2ptrain.core.types import OWN, BlobId, Ref, Seconds, Slot, short
+
+MESSAGES: tuple[type[Message], ...] = ()
+"""None of its own: reports say it all."""
+
+Positive = Annotated[float, Meta(gt=0.0)]
+Portion = Annotated[float, Meta(ge=0.0, le=1.0)]
+Steps = Annotated[int, Meta(ge=1)]
+
+SOUP = Slot(Ref("soup"))
+FINAL_TRIES = 3
+"""Liars claim the best losses: so many offers are measured at the end (guess)."""
+
+RETRY_FIRST_S = 0.5
+RETRY_DOUBLINGS_MAX = 4
+"""Weights that could not be fetched are tried again after 0.5, 1, 2 ... 8 s (ALGORITHMS 2.1, period 2 s)."""
+
+NEVER_S = 1e9
+SEEK_AGAIN_MAX_S = 8.0
+TRIED_MAX = 64
+"""Offers that failed are remembered up to that number, the oldest forgotten first."""
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings, equal for the swarm. Defaults: ALGORITHMS 5 unless said otherwise.
+
+    round_steps: optimiser steps between two measurements of the own loss (guess).
+    compare_s: time between comparisons: 8 periods of the spread.
+    worst: this share of the peers counts as losers.
+    explore: in this first share of the steps losers start from a new random point, later from the best.
+    margin: so much better must another be, as a share of the own loss.
+    fresh_s: reports older than this are not compared with.
+    lr_spread: peers draw their learning rate factor from exp(U(-lr_spread, lr_spread)); it is adopted too.
+    claim_examples: examples to check another's claim on.
+    tolerance: a claim may be wrong by this share, besides three standard errors.
+    settle_s: at the end, so long at most is waited for the others (guess).
+    """
+
+    round_steps: Steps = 50
+    compare_s: Positive = 12.0
+    worst: Portion = 0.25
+    explore: Portion = 0.5
+    margin: Portion = 0.02
+    fresh_s: Positive = 45.0
+    lr_spread: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.0
+    claim_examples: Steps = 500
+    tolerance: Annotated[float, Meta(ge=0.0)] = 0.10
+    settle_s: Annotated[float, Meta(ge=0.0)] = 20.0
+
+
+class Phase(StrEnum):
+    """Where a run stands."""
+
+    RUN = "searching"
+    SETTLE = "own steps done, waiting for the others"
+    DONE = "done"
+
+
+class Memory(Struct, frozen=True):
+    """What survives a restart of the program."""
+
+    keep: Offer | None
+    lr_scale: float
+
+
+class Claim(Struct, frozen=True):
+    """An offer of another peer that is being fetched or measured here."""
+
+    stated: Stated
+    offer: Offer
+
+
+class Strategy:
+    """One peer's search."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._phase = Phase.RUN
+        self._step = self._samples = 0
+        self._loss = math.inf
+        self._accuracy: float | None = None
+        self._lr_scale = 1.0
+        self._keep: Offer | None = None
+        self._claim: Claim | None = None
+        self._tried: dict[BlobId, tuple[int, Seconds]] = {}
+        self._final_tries = 0
+        self._settle_until = 0.0
+        self._diverged = 0
+
+    # -- step 1 ------------------------------------------------------------------------------------
+
+    def start(self, ctx: Context, ready: TrainerReady) -> list[Effect]:
+        """Search from an own point, or go on from the checkpoint."""
+        self._step, self._samples = ready.step, ready.samples
+        timer = SetTimer("compare", self._config.compare_s * (0.75 + 0.5 * ctx.rng.random()))
+        if ready.step == 0:
+            return [timer, self._fresh(ctx)]
+        if ready.memory:
+            memory = msgspec.msgpack.decode(ready.memory, type=Memory)
+            self._keep, self._lr_scale = memory.keep, memory.lr_scale
+        return [timer, *self._measure()]
+
+    def memory(self) -> bytes:
+        """Keep the best offer and the learning rate."""
+        return msgspec.msgpack.encode(Memory(self._keep, self._lr_scale))
+
+    def activity(self) -> str:
+        """Say what goes on."""
+        if self._claim is not None:
+            return f"checking the weights of {short(self._claim.stated.sender)}"
+        return str(self._phase)
+
+    def handle(self, ctx: Context, event: Event) -> list[Effect]:
+        """Answer an event."""
+        match event:
+            case Learned(report=report):
+                return self._seek_target(ctx, [report])
+            case Trained():
+                return self._on_trained(ctx, event)
+            case Adopted():
+                return self._measure() if self._phase is Phase.RUN and event.tag == "fresh" else []
+            case Evaluated(tag="own"):
+                return self._on_own_loss(ctx, event)
+            case Published(tag="keep"):
+                return self._on_kept(ctx, event)
+            case TimerFired(key="compare"):
+                return [*self._compare(ctx), SetTimer("compare", self._config.compare_s)]
+            case TimerFired(key="seek"):
+                return self._seek_target(ctx, [entry.report for entry in ctx.ledger.entries()])
+            case TimerFired(key="settle"):
+                return self._settle(ctx)
+            case Fetched():
+                return self._on_fetched(event)
+            case FetchFailed():
+                return self._on_claim_lost(ctx, event.blob)
+            case Evaluated(tag="claim" | "final"):
+                return self._on_claim_measured(ctx, event)
+            case LearnFailed(tag="claim" | "final"):
+                return self._on_claim_lost(ctx, self._claim.offer.blob) if self._claim else []
+            case _:
+                return []
+
+    # -- the own search ----------------------------------------------------------------------------
+
+    def _fresh(self, ctx: Context) -> Fresh:
+        spread = self._config.lr_spread
+        self._lr_scale = math.exp(ctx.rng.uniform(-spread, spread))
+        self._loss = math.inf
+        return Fresh(ctx.rng.getrandbits(32), self._lr_scale)
+
+    def _measure(self) -> list[Effect]:
+        return [Evaluate("own", (OWN,))]
+
+    def _on_trained(self, ctx: Context, event: Trained) -> list[Effect]:
+        self._step, self._samples = event.step, event.samples
+        return self._measure() if self._phase is not Phase.DONE else []
+
+    def _on_own_loss(self, ctx: Context, event: Evaluated) -> list[Effect]:
+        if self._phase is Phase.DONE:
+            return []
+        self._loss = event.losses[0]
+        self._accuracy = event.accuracies[0] if math.isfinite(event.accuracies[0]) else None
+        if not math.isfinite(self._loss):
+            return self._recover(ctx)
+        self._diverged = 0
+        better = self._keep is None or self._loss < self._keep.loss
+        first: list[Effect] = [Publish("keep")] if better else [self._tell()]
+        if self._steps_left(ctx):
+            return [*first, Train(self._round(ctx))]
+        return first if better else [*first, *self._begin_settling(ctx)]
+
+    def _on_kept(self, ctx: Context, event: Published) -> list[Effect]:
+        self._keep = Offer(event.blob, event.size_bytes, self._loss, self._lr_scale)
+        effects: list[Effect] = [self._tell()]
+        target = ctx.manifest.target_loss
+        if self._phase is Phase.RUN and target is not None and self._loss <= target:
+            return [*effects, *self._finish(f"target reached here: loss {self._loss:.4g}")]
+        if self._phase is Phase.RUN and not self._steps_left(ctx):
+            return [*effects, *self._begin_settling(ctx)]
+        return effects
+
+    def _recover(self, ctx: Context) -> list[Effect]:
+        """Training diverged: go back, and more carefully."""
+        self._lr_scale *= 0.5
+        self._diverged += 1
+        note = Note("diverged", {"step": self._step, "lr_scale": self._lr_scale})
+        if self._keep is None or self._diverged > 1:
+            return [note, Fresh(ctx.rng.getrandbits(32), self._lr_scale)]
+        back = Adopt("fresh", self._keep.blob, OptimizerState.RESET, self._lr_scale)
+        return [note, back]
+
+    def _tell(self) -> Tell:
+        return Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._keep))
+
+    def _steps_left(self, ctx: Context) -> bool:
+        return ctx.manifest.steps == 0 or self._step < ctx.manifest.steps
+
+    def _round(self, ctx: Context) -> int:
+        left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.round_steps
+        return min(self._config.round_steps, left)
+
+    # -- step 5 ------------------------------------------------------------------------------------
+
+    def _compare(self, ctx: Context) -> list[Effect]:
+        if self._phase is not Phase.RUN or self._claim is not None or not math.isfinite(self._loss):
+            return []
+        best = ctx.ledger.best()
+        if best is None or best.sender == ctx.me:
+            return []
+        others = self._others(ctx)
+        if not others or not self._is_loser([stated.message.loss for stated, _ in others]):
+            return []
+        if others[0][1].loss >= self._loss - self._config.margin * abs(self._loss):
+            return []
+        if ctx.manifest.steps and self._step < self._config.explore * ctx.manifest.steps:
+            return [Note("restarted", {"step": self._step, "loss": self._loss}), self._fresh(ctx)]
+        return self._pick(ctx, others[: max(1, len(others) // 4)])
+
+    def _is_loser(self, losses: list[float]) -> bool:
+        better = sum(loss < self._loss for loss in losses)
+        return better >= math.ceil((1 - self._config.worst) * len(losses))
+
+    def _others(self, ctx: Context) -> list[tuple[Stated, Offer]]:
+        """Believable offers of others, best first."""
+        return [
+            (stated, offer)
+            for stated, offer in ctx.ledger.ranked(ctx.now, self._config.fresh_s, ctx.me)
+            if ctx.trusts(stated.sender) and ctx.now >= self._tried.get(offer.blob, (0, 0.0))[1]
+        ]
+
+    def _pick(self, ctx: Context, offers: list[tuple[Stated, Offer]]) -> list[Effect]:
+        """Fetch any of them: among liars the best claim is always a lie."""
+        stated, offer = ctx.rng.choice(offers)
+        self._claim = Claim(stated, offer)
+        return [ctx.fetch(stated.sender, offer)]
+
+    # -- step 6 ------------------------------------------------------------------------------------
+
+    def _seek_target(self, ctx: Context, reports: list[Stated]) -> list[Effect]:
+        target = ctx.manifest.target_loss
+        if target is None or self._claim is not None or self._phase is Phase.DONE:
+            return []
+        if not any(r.message.offer and r.message.offer.loss <= target for r in reports):
+            return []
+        reached = [(stated, offer) for stated, offer in self._others(ctx) if offer.loss <= target]
+        return self._pick(ctx, reached) if reached else []
+
+    # -- another's weights, checked ----------------------------------------------------------------
+
+    def _on_fetched(self, event: Fetched) -> list[Effect]:
+        claim = self._claim
+        if claim is None or claim.offer.blob != event.blob:
+            return []
+        if self._phase is not Phase.SETTLE or self._keep is None:
+            return [Evaluate("claim", (OWN, event.blob), examples_max=self._config.claim_examples)]
+        keep = self._keep.blob
+        soup = Combine("soup", SOUP, ((0.5, keep), (0.5, event.blob)))
+        return [soup, Evaluate("final", (keep, event.blob, SOUP))]
+
+    def _on_claim_lost(self, ctx: Context, blob: BlobId) -> list[Effect]:
+        if self._claim is None or self._claim.offer.blob != blob:
+            return []
+        self._claim = None
+        tries = self._tried.get(blob, (0, 0.0))[0]
+        return self._try_later(ctx, blob, RETRY_FIRST_S * 2.0 ** min(tries, RETRY_DOUBLINGS_MAX))
+
+    def _on_claim_measured(self, ctx: Context, event: Evaluated) -> list[Effect]:
+        claim, self._claim = self._claim, None
+        if claim is None:
+            return []
+        own, measured = event.losses[0], event.losses[1]
+        if not measured <= self._allowed(claim.offer.loss, event.errors[1]):
+            detail = f"claimed {claim.offer.loss:.4g}, measured {measured:.4g}"
+            accuse = Accuse(claim.stated.sender, Offence.FALSE_CLAIM, detail)
+            return [accuse, *self._try_later(ctx, claim.offer.blob, NEVER_S)]
+        if event.tag == "final":
+            return self._adopt_final(event, claim)
+        if self._phase is Phase.SETTLE:
+            return self._final_pick(ctx)
+        target = ctx.manifest.target_loss
+        if target is not None and measured <= target + self._config.tolerance * abs(target):
+            adopt = self._adopt(ctx, claim, measured)
+            return [
+                *adopt,
+                *self._finish(f"target reached by {short(claim.stated.sender)}: loss {measured:.4g}"),
+            ]
+        if math.isfinite(own) and measured >= own - self._config.margin * abs(own):
+            return []
+        return self._adopt(ctx, claim, measured)
+
+    def _adopt(self, ctx: Context, claim: Claim, measured: float) -> list[Effect]:
+        jitter = ctx.rng.choice((0.8, 1.0, 1.25)) if self._config.lr_spread else 1.0
+        self._lr_scale = claim.offer.lr_scale * jitter
+        self._loss = measured
+        fields = {"from": short(claim.stated.sender), "loss": measured, "step": self._step}
+        return [
+            Note("adopted", fields),
+            Adopt("claim", claim.offer.blob, OptimizerState.KEEP, self._lr_scale),
+        ]
+
+    def _allowed(self, claimed: float, error: float) -> float:
+        """The largest loss that an honest claim may show here."""
+        return claimed + self._config.tolerance * abs(claimed) + 3 * error + 1e-3
+
+    def _try_later(self, ctx: Context, blob: BlobId, wait_s: Seconds) -> list[Effect]:
+        """Leave an offer alone for a while and look for another."""
+        tries = self._tried.pop(blob, (0, 0.0))[0]
+        self._tried[blob] = (tries + 1, ctx.now + wait_s)
+        if len(self._tried) > TRIED_MAX:
+            del self._tried[next(iter(self._tried))]
+        if self._phase is Phase.SETTLE:
+            return self._final_pick(ctx)
+        again = self._seek_target(ctx, [entry.report for entry in ctx.ledger.entries()])
+        return again or [SetTimer("seek", min(wait_s, SEEK_AGAIN_MAX_S))]
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _begin_settling(self, ctx: Context) -> list[Effect]:
+        if self._phase is not Phase.RUN:
+            return []
+        self._phase = Phase.SETTLE
+        self._settle_until = ctx.now + self._config.settle_s
+        return [SetTimer("settle", 0.0)]
+
+    def _settle(self, ctx: Context) -> list[Effect]:
+        """Let slower peers finish, so that everyone chooses from the same offers."""
+        if self._phase is not Phase.SETTLE or self._claim is not None:
+            return []
+        reports = [entry.report.message for entry in map(ctx.ledger.of, ctx.partners()) if entry]
+        missing = sum(not report.finished and report.step < ctx.manifest.steps for report in reports)
+        if missing and ctx.now < self._settle_until:
+            return [SetTimer("settle", 0.5)]
+        return self._final_pick(ctx)
+
+    def _final_pick(self, ctx: Context) -> list[Effect]:
+        better = [
+            (stated, offer)
+            for stated, offer in self._others(ctx)
+            if self._keep is None or offer.loss < self._keep.loss + self._config.margin * abs(self._keep.loss)
+        ]
+        if not better or self._final_tries >= FINAL_TRIES:
+            return self._finish_with(
+                self._keep.blob if self._keep else OWN, "the own result is the best known"
+            )
+        self._final_tries += 1
+        return self._pick(ctx, better[:1])
+
+    def _adopt_final(self, event: Evaluated, claim: Claim) -> list[Effect]:
+        choices = [
+            (event.losses[0], self._own_best(), "the own result is the best known"),
+            (event.losses[1], Ref(claim.offer.blob), f"the result of {short(claim.stated.sender)} is better"),
+            (event.losses[2], SOUP, f"the mean with {short(claim.stated.sender)} is better than either"),
+        ]
+        _, ref, why = min((c for c in choices if math.isfinite(c[0])), key=lambda c: c[0], default=choices[0])
+        return self._finish_with(ref, why)
+
+    def _own_best(self) -> Ref:
+        return self._keep.blob if self._keep else OWN
+
+    def _finish_with(self, ref: Ref, why: str) -> list[Effect]:
+        return [Adopt("final", ref), *self._finish(f"all steps done; {why}")]
+
+    def _finish(self, reason: str) -> list[Effect]:
+        self._phase = Phase.DONE
+        return [Finish(reason)]
