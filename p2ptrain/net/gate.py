@@ -1,0 +1,75 @@
+"""The HTTP server that stands behind TLS: who a request is from, and what that allows."""
+
+import logging
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
+
+from p2ptrain.core.types import PeerId, Seconds
+from p2ptrain.net.sockets import extra
+from p2ptrain.net.tls import PeerObject
+
+JOIN_PATH = "/v1/join"
+"""The only place for strangers."""
+
+IDLE_S: Seconds = 15.0
+"""An unused or silent connection is kept that long; aiohttp's default is an hour."""
+
+SHUTDOWN_S: Seconds = 1.0
+"""How long requests may take to end when this node stops."""
+
+_PEER = web.RequestKey("peer", bytes)
+
+http_logger = logging.getLogger("p2ptrain.net.http")
+
+
+def make_runner(routes: Iterable[web.RouteDef], refused: Callable[[PeerId], bool]) -> web.AppRunner:
+    """Make an HTTP server that answers members, and strangers at `JOIN_PATH` only.
+
+    Args:
+        routes: what it answers.
+        refused: says whether a peer was turned away, perhaps since its connection began.
+    """
+    application = web.Application(middlewares=[_make_gate(refused)])
+    application.add_routes(routes)
+    return web.AppRunner(
+        application,
+        access_log=None,
+        logger=http_logger,
+        keepalive_timeout=IDLE_S,
+        lingering_time=0.0,
+        auto_decompress=False,
+        shutdown_timeout=SHUTDOWN_S,
+    )
+
+
+def peer_of(request: web.BaseRequest) -> PeerId:
+    """Return the member that a request is from."""
+    return PeerId(request[_PEER])
+
+
+def _make_gate(refused: Callable[[PeerId], bool]) -> Middleware:
+    @web.middleware
+    async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = extra(request, "ssl_object")
+        peer = connection.peer if isinstance(connection, PeerObject) else None
+        if peer is None:
+            if request.path != JOIN_PATH:
+                raise web.HTTPUnauthorized
+        elif refused(peer):
+            raise web.HTTPForbidden
+        else:
+            request[_PEER] = peer
+        return await handler(request)
+
+    return gate
+
+
+def _is_own_fault(record: logging.LogRecord) -> bool:
+    """Keep others from filling the log: aiohttp reports malformed requests and lost lines with tracebacks."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
+
+
+http_logger.addFilter(_is_own_fault)
