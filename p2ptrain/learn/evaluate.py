@@ -1,0 +1,93 @@
+"""The loss of the weights that are in a net now, on given examples, and how sure it is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf, nan
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from p2ptrain.learn.data import Selection
+
+Measure = Callable[[nn.Module, Any], Tensor | tuple[Tensor, dict[str, Tensor]]]
+
+BATCH_LARGE = 256
+"""Examples at once if the loss is one number an example: more gains little (measured on a CPU)."""
+
+BATCH_SMALL = 32
+"""Examples at once if the loss is one number a batch: its error shows in how the batches differ."""
+
+
+class Score(NamedTuple):
+    """A measurement.
+
+    loss: mean over the examples, in the unit of the task's loss.
+    error: standard error of that mean; infinite if there was only one number to judge by.
+    accuracy: share of right answers, NaN where the task has none.
+    """
+
+    loss: float
+    error: float
+    accuracy: float
+
+
+class Evaluator:
+    """Measures one net, always on the same batches, so that equal weights have equal scores.
+
+    Args:
+        net: its modes are as before after each use.
+        measure: the task's `loss` or `evaluate`.
+        probe: a small batch: it shows whether the loss is one number an example.
+    """
+
+    def __init__(self, net: nn.Module, measure: Measure, probe: Any) -> None:
+        self._net = net
+        self._measure = measure
+        with _evaluating(net):
+            loss, _ = self._results(probe)
+        self._batch_size = BATCH_LARGE if loss.ndim else BATCH_SMALL
+
+    def score(self, examples: Selection) -> Score:
+        """Measure on these examples, at least one."""
+        losses, weights = [], []
+        right = 0.0
+        with _evaluating(self._net):
+            for begin in range(0, len(examples), self._batch_size):
+                end = min(begin + self._batch_size, len(examples))
+                loss, accuracy = self._results(examples.take(slice(begin, end)))
+                numbers = loss.reshape(end - begin, -1).mean(1) if loss.ndim else loss.reshape(1)
+                losses.append(numbers.float().cpu().double())
+                weights.append(torch.full_like(losses[-1], (end - begin) / len(numbers)))
+                right += float(accuracy.cpu().double().mean()) * (end - begin)
+        mean, error = _mean_and_error(torch.cat(losses), torch.cat(weights))
+        return Score(mean, error, right / len(examples))
+
+    def _results(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return loss and accuracy as the task gives them."""
+        result = self._measure(self._net, batch)
+        loss, metrics = result if isinstance(result, tuple) else (result, {})
+        return loss, metrics.get("accuracy", torch.tensor(nan))
+
+
+def _mean_and_error(losses: Tensor, weights: Tensor) -> tuple[float, float]:
+    """Weigh the losses; the mean of k examples varies k times less than one example does."""
+    total = weights.sum()
+    mean = (losses * weights).sum() / total
+    if len(losses) == 1:
+        return float(mean), inf
+    variance = (weights * (losses - mean) ** 2).sum() / (len(losses) - 1)
+    return float(mean), float((variance / total).sqrt())
+
+
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    """No gradients and evaluation mode; a task may have modules that are never in training mode."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,168 @@
+"""What the daemon and its trainer process say to each other, over a pair of pipes. Free of torch.
+
+A frame is a length (u32, big-endian) and a msgpack body. The daemon sends `Setup`, then commands; the
+trainer sends answers.
+"""
+
+import struct
+from typing import Annotated, BinaryIO
+
+import msgspec
+from msgspec import Meta, Struct
+
+from p2ptrain.core import limits
+from p2ptrain.core.effects import Adopt, Checkpoint, Combine, Drop, Evaluate, Fresh, Halt, Publish, Train
+from p2ptrain.core.errors import LocalProtocolError
+from p2ptrain.core.inputs import (
+    Adopted,
+    Combined,
+    Evaluated,
+    LearnFailed,
+    Published,
+    Saved,
+    Trained,
+    TrainerReady,
+)
+from p2ptrain.core.manifest import Settings
+from p2ptrain.core.messages import Natural
+from p2ptrain.core.types import BlobId
+
+HEAD_BYTES = 4
+FRAME_BYTES_MAX = limits.MIB
+"""Several times what a strategy may keep: weights move through files, never through the pipe."""
+
+
+class Setup(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All that a trainer is told at its start.
+
+    task, task_config, seed, parts, steps, codec: as in the manifest.
+    slot: this peer's place in the swarm; it decides on its part of the data and on the order in it.
+    peer_seed: of the randomness that differs between peers.
+    device: `auto`, or what torch calls it.
+    threads: CPU threads of the whole process; 0: the worker tries what is fastest for this net.
+    blob_folder, checkpoint_folder: where weights lie as files.
+    """
+
+    task: str
+    task_config: Settings = {}
+    seed: Natural = 0
+    peer_seed: Natural = 0
+    slot: Natural = 0
+    parts: Annotated[int, Meta(ge=1)] = 1
+    steps: Natural = 0
+    codec: str = "f32"
+    device: str = "auto"
+    threads: Natural = 0
+    blob_folder: str = ""
+    checkpoint_folder: str = ""
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+class Accept(Struct, frozen=True, tag=True):
+    """A blob was brought into the folder: check it. Answered by `Accepted` or `Refused`."""
+
+    blob: BlobId
+
+
+class Quit(Struct, frozen=True, tag=True):
+    """Finish what is being written, and end."""
+
+
+Learning = Fresh | Train | Halt | Evaluate | Combine | Adopt | Publish | Checkpoint | Drop
+"""The effects that an engine carries out."""
+
+Command = Learning | Accept | Quit
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+class Accepted(Struct, frozen=True, tag=True):
+    """The blob fits this model, and all its numbers are finite."""
+
+    blob: BlobId
+
+
+class Refused(Struct, frozen=True, tag=True):
+    """The blob must not be used."""
+
+    blob: BlobId
+    reason: str
+
+
+class Notice(Struct, frozen=True, tag=True):
+    """Something that the owner should read."""
+
+    text: str
+
+
+class Crashed(Struct, frozen=True, tag=True):
+    """The trainer's last word: it ends with an error. `hint`: what the owner can do, may be empty."""
+
+    reason: str
+    hint: str = ""
+
+
+Outcome = TrainerReady | Trained | Evaluated | Combined | Adopted | Published | Saved | LearnFailed
+"""The inputs that an engine gives back."""
+
+Answer = Outcome | Accepted | Refused | Notice | Crashed
+
+
+# -- bytes -----------------------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+_setup = msgspec.msgpack.Decoder(Setup)
+_command: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def frame(value: Setup | Command | Answer) -> bytes:
+    """Return length and body.
+
+    Raises:
+        LocalProtocolError: the body is larger than `FRAME_BYTES_MAX`.
+    """
+    body = _encoder.encode(value)
+    if len(body) > FRAME_BYTES_MAX:
+        raise LocalProtocolError(f"a {type(value).__name__} of {len(body)} bytes does not fit in a frame")
+    return struct.pack(">I", len(body)) + body
+
+
+def body_bytes(head: bytes) -> int:
+    """Return the length of the body that follows these `HEAD_BYTES`.
+
+    Raises:
+        LocalProtocolError: no frame begins like this.
+    """
+    size: int = struct.unpack(">I", head)[0]
+    if size > FRAME_BYTES_MAX:
+        raise LocalProtocolError("the pipe between daemon and trainer carries something else than frames")
+    return size
+
+
+def read_body(stream: BinaryIO) -> bytes | None:
+    """Wait for the next frame and return its body, or None when the other side is gone."""
+    head = stream.read(HEAD_BYTES)
+    if len(head) < HEAD_BYTES:
+        return None
+    size = body_bytes(head)
+    body = stream.read(size)
+    return body if len(body) == size else None
+
+
+def decode_setup(body: bytes) -> Setup:
+    """Read the first frame."""
+    return _setup.decode(body)
+
+
+def decode_command(body: bytes) -> Command:
+    """Read a later frame."""
+    return _command.decode(body)
+
+
+def decode_answer(body: bytes) -> Answer:
+    """Read a frame of the trainer's."""
+    return _answer.decode(body)
