@@ -48,9 +48,13 @@ class Blobs:
         """Others that said they have a blob."""
         return self._holders.get(blob, [])
 
+    def is_fetching(self, blob: BlobId) -> bool:
+        """Say whether a blob is on its way."""
+        return blob in self._fetching
+
     def begin_fetch(self, blob: BlobId) -> bool:
-        """Count a fetch; say no if it runs already or too many run."""
-        if blob in self._fetching or len(self._fetching) >= limits.FETCHES_MAX:
+        """Count a fetch; say no if too many run."""
+        if len(self._fetching) >= limits.FETCHES_MAX:
             return False
         self._fetching[blob] = None
         return True

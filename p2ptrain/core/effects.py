@@ -120,7 +120,7 @@ class Evaluate(Effect, frozen=True):
 
 
 class Combine(Effect, frozen=True):
-    """Put sum(coefficient * weights) into a slot; answered by `Combined`."""
+    """Put sum(coefficient * weights) into a slot, `OWN` too; answered by `Combined`."""
 
     tag: str
     out: Slot

@@ -12,8 +12,9 @@ from random import Random
 
 from p2ptrain.core.types import PeerId
 
-PROBE_EVERY = 8
-"""Every so many turns an unreachable peer is tried again (guess)."""
+PROBE_EVERY = 17
+"""Every so many turns an unreachable peer is tried again (guess). A prime larger than `turns` of any
+swarm: a number that both divide would meet the same few addresses for ever."""
 
 Usable = Callable[[PeerId], bool]
 

@@ -43,7 +43,8 @@ class Ledger:
         known = self._entries.get(report.sender)
         if known is not None:
             old = known.report
-            if (report.boot, report.sequence) <= (old.boot, old.sequence):
+            # An author may sign two reports under one number: everyone must keep the same one.
+            if (report.boot, report.sequence, report.raw) <= (old.boot, old.sequence, old.raw):
                 return False
         self._entries[report.sender] = Entry(report, now)
         if known is not None and self._best is known.report:

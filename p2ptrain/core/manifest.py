@@ -38,7 +38,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parts: Annotated[int, Meta(ge=1, le=limits.PEERS_MAX)] = 1
     steps: Natural = 0
     target_loss: Number | None = None
-    codec: Annotated[str, Meta(pattern="^(f32|bf16)$")] = "f32"
+    codec: Annotated[str, Meta(pattern=r"^(f32|bf16)\Z")] = "f32"
 
     def encode(self) -> bytes:
         """Return the bytes that the root signs."""

@@ -4,7 +4,7 @@ Every member is connected with every other: right up to `limits.MESH_PEERS_MAX`,
 dozens. Larger swarms need a directory and chosen links; they replace `_wanted`, nothing else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from random import Random
 from typing import cast
 
@@ -24,9 +24,6 @@ DIAL_EVERY_S = 1.0
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 60.0
 """A member that does not answer is dialled less and less often (guess)."""
-
-TURN_S = 2.0
-"""The larger id waits so long before it dials, so that pairs do not dial at the same moment (guess)."""
 
 Introduced = Verified[Contact]
 
@@ -97,6 +94,12 @@ class Membership:
         introduced = self._contacts.get(peer)
         return introduced.message if introduced else None
 
+    @property
+    def own_contact(self) -> bytes | None:
+        """What this node says of itself, signed; None before that."""
+        contact = self._contacts.get(self._me)
+        return contact.raw if contact else None
+
     def connected(self, peer: PeerId) -> bool:
         """Say whether a connection stands."""
         return peer in self._connected
@@ -119,10 +122,7 @@ class Membership:
         effects: list[Effect] = []
         wanted = self._wanted()
         for peer in wanted:
-            attempt = self._attempts.get(peer)
-            if attempt is None:
-                due = now if self._me < peer else now + TURN_S
-                attempt = self._attempts[peer] = Attempt(0, due)
+            attempt = self._attempts.get(peer, Attempt(0, now))
             if now >= attempt.due and self._conduct.admits(peer, now):
                 self._attempts[peer] = Attempt(attempt.failures, now + BACKOFF_MAX_S)
                 effects.append(Dial(peer, self._contacts[peer].message.addresses))
@@ -141,8 +141,10 @@ class Membership:
         was = self._connected.pop(peer, None)
         failures = 0 if was is not None else self._attempts.get(peer, Attempt(0, now)).failures + 1
         wait_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(failures, 10))
-        self._attempts[peer] = Attempt(failures, now + wait_s * (0.5 + self._rng.random()))
-        effects: list[Effect] = [SetTimer(TIMER, DIAL_EVERY_S)] if peer in self._contacts else []
+        effects: list[Effect] = []
+        if peer in self._contacts:
+            self._attempts[peer] = Attempt(failures, now + wait_s * (0.5 + self._rng.random()))
+            effects.append(SetTimer(TIMER, DIAL_EVERY_S))
         if peer not in self._down:
             effects.append(Note("peer_down", {"peer": short(peer), "reason": reason[:200]}))
         self._down[peer] = reason[:200]
@@ -183,7 +185,8 @@ class Membership:
         peer = contact.sender
         known = self._contacts.get(peer)
         newer = known is None or (contact.boot, contact.sequence) > (known.boot, known.sequence)
-        if peer == self._me or not newer or len(self._contacts) >= limits.PEERS_MAX:
+        full = known is None and len(self._contacts) >= limits.PEERS_MAX
+        if peer == self._me or not newer or full:
             return []
         self._contacts[peer] = contact
         self._members = self._members.plus(peer)
@@ -193,6 +196,18 @@ class Membership:
 
     def _introductions(self, peer: PeerId) -> list[Effect]:
         others = [contact.raw for subject, contact in self._contacts.items() if subject != peer]
-        size = limits.CONTACTS_PER_MESSAGE_MAX
-        pages = [others[at : at + size] for at in range(0, len(others), size)]
-        return [Send(peer, Contacts(tuple(page))) for page in pages]
+        return [Send(peer, Contacts(tuple(page))) for page in pages(others)]
+
+
+def pages(contacts: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Divide contacts into messages: most are small, but some may say much of themselves."""
+    page: list[bytes] = []
+    free = limits.FRAME_BYTES_MAX // 2
+    for contact in contacts:
+        if page and (len(contact) > free or len(page) == limits.CONTACTS_PER_MESSAGE_MAX):
+            yield page
+            page, free = [], limits.FRAME_BYTES_MAX // 2
+        page.append(contact)
+        free -= len(contact)
+    if page:
+        yield page

@@ -14,7 +14,7 @@ Natural = Annotated[int, Meta(ge=0, le=2**53)]
 Number = Annotated[float, Meta(ge=-limits.ABSOLUTE_NUMBER_MAX, le=limits.ABSOLUTE_NUMBER_MAX)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Scale = Annotated[float, Meta(gt=0.0, le=1e6)]
-BlobName = Annotated[BlobId, Meta(pattern="^[0-9a-f]{64}$")]
+BlobName = Annotated[BlobId, Meta(pattern=r"^[0-9a-f]{64}\Z")]  # `$` lets a line break through
 BlobBytes = Annotated[int, Meta(ge=1, le=limits.BLOB_BYTES_MAX)]
 Address = Annotated[str, Meta(max_length=limits.ADDRESS_CHARS_MAX)]
 SignedBytes = Annotated[bytes, Meta(max_length=limits.FRAME_BYTES_MAX)]

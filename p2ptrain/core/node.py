@@ -1,11 +1,13 @@
 """A node: `handle(now, input) -> list[effect]`. It only connects the parts; each decides for itself."""
 
+import math
 from collections.abc import Callable
 from random import Random
 from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from p2ptrain.core import inputs, limits, membership, spread
 from p2ptrain.core.blobs import Blobs
@@ -114,6 +116,8 @@ class Node:
     def handle(self, now: Seconds, event: Input) -> list[Effect]:
         """Take one input and return what is to be done, in order. Never awaits, never fails for a peer."""
         self._context.now = now
+        if self._state is State.LEFT:
+            return []
         return self._routes[type(event)](event)
 
     @property
@@ -125,6 +129,16 @@ class Node:
     def state(self) -> State:
         """What this node is doing."""
         return self._state
+
+    @property
+    def members(self) -> tuple[PeerId, ...]:
+        """All members, sorted, this node among them."""
+        return self._membership.members
+
+    @property
+    def own_contact(self) -> bytes | None:
+        """What this node says of itself, signed; None before that."""
+        return self._membership.own_contact
 
     def view(self, now: Seconds) -> NodeView:
         """Show this node to the outside."""
@@ -163,7 +177,7 @@ class Node:
 
     def _on_received(self, event: inputs.Received) -> list[Effect]:
         now, via = self._context.now, event.via
-        if self._state is State.LEFT or not self._conduct.admits(via, now):
+        if not self._conduct.admits(via, now):
             return []
         self._membership.on_heard(via)
         message = event.message.message
@@ -224,13 +238,13 @@ class Node:
         self._ready = event
         self._position = (event.step, event.samples)
         self._saved_step = event.step
-        self._strategy = self._setup.rules.build(self._setup.settings)
         note = Note("trainer_ready", {"step": event.step, "parameters": event.parameters})
-        effects = [note, SetTimer(CHECKPOINT_TIMER, CHECKPOINT_EVERY_S)]
         if self._state is State.FINISHED:
-            return effects
+            return [note]  # a new strategy would begin again and change the result
+        self._strategy = self._setup.rules.build(self._setup.settings)
         self._turn(Turn.TRAINER_READY)
-        return [*effects, *self._carry(self._strategy.start(self._context, event))]
+        timer = SetTimer(CHECKPOINT_TIMER, CHECKPOINT_EVERY_S)
+        return [note, timer, *self._carry(self._strategy.start(self._context, event))]
 
     def _on_trainer_lost(self, event: inputs.TrainerLost) -> list[Effect]:
         self._ready = None
@@ -244,6 +258,7 @@ class Node:
         return self._to_strategy(event)
 
     def _on_evaluated(self, event: inputs.Evaluated) -> list[Effect]:
+        event = believable(event)
         if event.tag != TEST_TAG:
             return self._to_strategy(event)
         self._tested = event
@@ -258,8 +273,6 @@ class Node:
 
     def _on_timer(self, event: inputs.TimerFired) -> list[Effect]:
         now = self._context.now
-        if self._state is State.LEFT:
-            return []
         if event.key == spread.TIMER:
             return self._spread.on_timer(now, self._blobs.held)
         if event.key == membership.TIMER:
@@ -297,7 +310,7 @@ class Node:
 
     def _turn(self, turn: Turn, reason: str = "", until: str = "") -> None:
         after = follow(self._state, turn)
-        if after is not self._state or turn is Turn.PAUSE:
+        if after is not self._state or (turn is Turn.PAUSE and after is State.PAUSED):
             self._state, self._reason, self._until = after, reason, until
 
     def _reason_now(self, now: Seconds) -> str:
@@ -313,7 +326,7 @@ class Node:
     # -- the strategy ------------------------------------------------------------------------------
 
     def _to_strategy(self, event: Event | Input) -> list[Effect]:
-        if self._strategy is None or self._state is State.LEFT:
+        if self._strategy is None:
             return []
         return self._carry(self._strategy.handle(self._context, cast(Event, event)))
 
@@ -348,24 +361,33 @@ class Node:
             return self._to_strategy(inputs.Fetched(wish.blob, self._setup.me))
         if not wish.sources:
             return self._to_strategy(inputs.FetchFailed(wish.blob, "nobody offers it"))
+        if self._blobs.is_fetching(wish.blob):
+            return []
         if not self._blobs.begin_fetch(wish.blob):
             return self._to_strategy(inputs.FetchFailed(wish.blob, "too many fetches at once"))
         return [wish]
 
     def _tell(self, report: Report) -> list[Effect]:
-        self._told = report
+        report = self._told = replace(report, finished=self._state is State.FINISHED)
         if report.offer is not None:
             self._blobs.pin(report.offer.blob)
         return [Sign(report)]
 
     def _finish(self, wish: Finish) -> list[Effect]:
-        self._turn(Turn.FINISH, wish.reason)
-        if self._state is not State.FINISHED:
+        if follow(self._state, Turn.FINISH) is self._state:
             return []
+        self._turn(Turn.FINISH, wish.reason)
         effects: list[Effect] = [Note("finished", {"reason": wish.reason}), Halt()]
         if self._told is not None:
-            effects += self._tell(msgspec.structs.replace(self._told, finished=True))
+            effects += self._tell(self._told)
         return [*effects, *self._checkpoint(), Evaluate(TEST_TAG, (OWN,), Split.TEST)]
+
+
+def believable(event: inputs.Evaluated) -> inputs.Evaluated:
+    """Make numbers that no peer would believe say what they mean: useless weights, no accuracy."""
+    losses = [loss if abs(loss) <= limits.ABSOLUTE_NUMBER_MAX else math.inf for loss in event.losses]
+    accuracies = [share if 0 <= share <= 1 else math.nan for share in event.accuracies]
+    return replace(event, losses=tuple(losses), accuracies=tuple(accuracies))
 
 
 def digest(effects: list[Effect]) -> bytes:

@@ -54,7 +54,7 @@ class Host:
         self.node: Node
         self.effects: list[Effect] = []
         """Of the input handled last: what the checks look at."""
-        self._setup = setup
+        self.setup = setup
         self._members = members
         self.learner = learner
         self._step_s = step_s
@@ -87,7 +87,7 @@ class Host:
         self.alive = True
         self._timers = {}
         self._inbox.clear()
-        setup = self._setup
+        setup = self.setup
         self.node = Node(setup, self._members)
         self._sealer = Sealer(SimSigner(self.peer), SWARM, world.codec, self.boot)
         self._opener = Opener(SimVerifier(), SWARM, world.codec, world.opened)

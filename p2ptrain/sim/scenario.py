@@ -5,22 +5,23 @@ import math
 import time
 from statistics import fmean
 
+import msgspec
 from msgspec import Struct
 
-from p2ptrain.core.effects import Train
 from p2ptrain.core.ledger import Ledger, Stated, rank
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.manifest import Manifest, read_settings
 from p2ptrain.core.node import Setup
 from p2ptrain.core.spread import SpreadConfig
 from p2ptrain.core.strategy import Rules
-from p2ptrain.core.types import Seconds
+from p2ptrain.core.types import PeerId, Seconds
 from p2ptrain.sim.checks import Checks
 from p2ptrain.sim.faults import Faults
+from p2ptrain.sim.host import Host
 from p2ptrain.sim.keys import peer_number
 from p2ptrain.sim.toy import ToyBlobs, ToyLearner
 from p2ptrain.sim.trainer import Learner
-from p2ptrain.sim.world import MakeLearner, World
+from p2ptrain.sim.world import MakeLearner, Observer, World
 from p2ptrain.strategies import load, settings
 
 NEWS_AGE_S = 15.0
@@ -28,6 +29,9 @@ NEWS_AGE_S = 15.0
 
 FIRST_REPORTS_S = 0.5
 """In a shorter run: what was known as soon as everyone had measured its start."""
+
+ALONE_MAX = 64
+"""So many peers are trained alone too: enough for a mean."""
 
 TOY = "toy"
 
@@ -78,18 +82,8 @@ def build(scenario: Scenario, learner: MakeLearner | None = None, rules: Rules |
     """Make the world of a scenario. `learner` is needed for every task but the toy."""
     manifest = scenario.manifest
     rules = rules or load(manifest.strategy)
-    spread = read_settings(SpreadConfig, manifest.spread_config, "the spreading of reports")
-    setups = [
-        Setup(
-            me=peer_number(number),
-            manifest=manifest,
-            rules=rules,
-            settings=settings(rules, manifest),
-            seed=scenario.seed * 1_000_003 + number,
-            spread=spread,
-        )
-        for number in range(scenario.peers)
-    ]
+    peers = [peer_number(number) for number in range(scenario.peers)]
+    setups = [make_setup(manifest, rules, me, own_seed(scenario, n)) for n, me in enumerate(peers)]
     if learner is None:
         blobs: ToyBlobs = {}
 
@@ -106,9 +100,22 @@ def build(scenario: Scenario, learner: MakeLearner | None = None, rules: Rules |
     )
 
 
+def make_setup(manifest: Manifest, rules: Rules, me: PeerId, seed: int) -> Setup:
+    """Make the setup of one simulated node."""
+    spread = read_settings(SpreadConfig, manifest.spread_config, "the spreading of reports")
+    return Setup(
+        me=me, manifest=manifest, rules=rules, settings=settings(rules, manifest), seed=seed, spread=spread
+    )
+
+
+def own_seed(scenario: Scenario, number: int) -> int:
+    """Return the seed of the n-th peer's own randomness."""
+    return scenario.seed * 1_000_003 + number
+
+
 def toy_learner(scenario: Scenario, number: int, blobs: ToyBlobs) -> ToyLearner:
     """Make the toy of the n-th peer."""
-    return ToyLearner(scenario.manifest.seed, scenario.seed * 1_000_003 + number, blobs)
+    return ToyLearner(scenario.manifest.seed, own_seed(scenario, number), blobs)
 
 
 def run(scenario: Scenario) -> Summary:
@@ -129,8 +136,9 @@ def run(scenario: Scenario) -> Summary:
 
 def torch_learners(manifest: Manifest) -> MakeLearner:
     """Make learners of a real task. Torch is loaded here, not before."""
-    from p2ptrain.sim.torch_learner import TorchLearner
+    from p2ptrain.sim.torch_learner import TorchLearner, use_one_thread
 
+    use_one_thread()
     return lambda number: TorchLearner(manifest, number)
 
 
@@ -194,7 +202,7 @@ def sum_up(world: World, scenario: Scenario, informed: float, cpu_s: float) -> S
     living = [host for host in honest if host.alive]
     scores = [host.learner.score() for host in honest]
     accuracies = [accuracy for _, accuracy in scores if accuracy is not None]
-    alone = alone_scores(scenario, [host.number for host in honest]) if scenario.alone else []
+    alone = [alone_score(scenario, host) for host in honest[:ALONE_MAX]] if scenario.alone else []
     alone_accuracies = [accuracy for _, accuracy in alone if accuracy is not None]
     best = best_known(world)
     notes: dict[str, int] = {}
@@ -222,15 +230,23 @@ def sum_up(world: World, scenario: Scenario, informed: float, cpu_s: float) -> S
     )
 
 
-def alone_scores(scenario: Scenario, numbers: list[int]) -> list[tuple[float, float | None]]:
-    """Score each peer after the same steps on the same data without exchange."""
+def alone_score(scenario: Scenario, host: Host) -> tuple[float, float | None]:
+    """Score the same node with the same steps on the same data in a world without others."""
     manifest = scenario.manifest
-    steps = manifest.steps or int(scenario.for_s / scenario.step_s)
     if manifest.task == TOY:
-        learners = [toy_learner(scenario, number, {}) for number in numbers]
-        for learner in learners:
-            learner.perform(Train(steps))
-        return [learner.score() for learner in learners]
-    from p2ptrain.sim.torch_learner import train_alone
+        learner: Learner = toy_learner(scenario, host.number, {})
+    else:
+        learner = torch_learners(manifest)(host.number)
+    steps = manifest.steps or int(scenario.for_s / scenario.step_s)
+    return live_alone(host.setup, learner, steps).learner.score()
 
-    return [train_alone(manifest, number, steps) for number in numbers]
+
+def live_alone(setup: Setup, learner: Learner, steps: int, watch: Observer | None = None) -> Host:
+    """Let one node take its steps with nobody to talk to."""
+    setup = msgspec.structs.replace(setup, manifest=msgspec.structs.replace(setup.manifest, steps=steps))
+    world = World([setup], Faults(), 0, lambda _: learner, step_s=1.0)
+    host = world.hosts[setup.me]
+    if watch is not None:
+        world.observers.append(watch)
+    world.run_until(lambda: host.alive and host.node.state is State.FINISHED, 100.0 * steps + 100.0)
+    return host

@@ -2,7 +2,9 @@
 
 import math
 
-from p2ptrain.core.effects import Effect, Evaluate, Split, Train
+import torch
+
+from p2ptrain.core.effects import Effect, Evaluate, Split
 from p2ptrain.core.errors import WeightsError
 from p2ptrain.core.inputs import Evaluated, Input, TrainerReady
 from p2ptrain.core.manifest import Manifest
@@ -28,6 +30,11 @@ def setup_of(manifest: Manifest, number: int) -> Setup:
         device="cpu",
         threads=1,
     )
+
+
+def use_one_thread() -> None:
+    """Keep torch from splitting work that is too small to be split."""
+    torch.set_num_threads(1)
 
 
 class TorchLearner:
@@ -61,22 +68,11 @@ class TorchLearner:
 
     def score(self) -> tuple[float, float | None]:
         """Return loss and accuracy of the own weights on the test split."""
-        return _score(self._engine)
+        answer = self._engine.perform(Evaluate("score", (OWN,), Split.TEST))
+        if not isinstance(answer, Evaluated):
+            return math.nan, None
+        accuracy = answer.accuracies[0]
+        return answer.losses[0], accuracy if math.isfinite(accuracy) else None
 
     def _build(self) -> Engine:
         return Engine(self._setup, self.blobs, self._checkpoints)
-
-
-def train_alone(manifest: Manifest, number: int, steps: int) -> tuple[float, float | None]:
-    """Train as the n-th member with the same steps on the same data, without exchange; score on test."""
-    engine = Engine(setup_of(manifest, number), MemoryBlobs())
-    engine.perform(Train(steps))
-    return _score(engine)
-
-
-def _score(engine: Engine) -> tuple[float, float | None]:
-    answer = engine.perform(Evaluate("score", (OWN,), Split.TEST))
-    if not isinstance(answer, Evaluated):
-        return math.nan, None
-    accuracy = answer.accuracies[0]
-    return answer.losses[0], accuracy if math.isfinite(accuracy) else None

@@ -105,7 +105,10 @@ class Phase(StrEnum):
 
 
 class Exchange(Struct):
-    """The meeting under way: who, whose count, and the two snapshots as far as they are known."""
+    """The meeting under way: who, whose count, and the two snapshots as far as they are known.
+
+    fetched: theirs was asked for.
+    """
 
     partner: PeerId
     number: int
@@ -114,6 +117,7 @@ class Exchange(Struct):
     mine: BlobId | None = None
     mine_bytes: int = 0
     theirs: Offer | None = None
+    fetched: bool = False
 
 
 class Strategy:
@@ -126,9 +130,11 @@ class Strategy:
         self._loss = math.inf
         self._accuracy: float | None = None
         self._offer: Offer | None = None
+        self._publishing: list[float] = []
         self._reported = -math.inf
         self._turn = 0
         self._exchange: Exchange | None = None
+        self._meetings = 0
         self._joining: Offer | None = None
         self._may_join = False
         self._mixing = Mixing()
@@ -166,7 +172,9 @@ class Strategy:
                 return self._on_own_loss(ctx, event)
             case Published(tag="offer"):
                 return self._on_offered(event)
-            case Published(tag="swap"):
+            case LearnFailed(tag="offer"):
+                return self._on_not_offered(event)
+            case Published() if event.tag == self._tag("swap"):
                 return self._on_snapshot(ctx, event)
             case Told(sender=sender, message=Swap() as swap):
                 return self._on_swap(ctx, sender, swap)
@@ -178,11 +186,11 @@ class Strategy:
                 return self._on_fetched(blob)
             case FetchFailed(blob=blob):
                 return self._on_fetch_failed(ctx, blob)
-            case Evaluated(tag="mix"):
+            case Evaluated() if event.tag == self._tag("mix"):
                 return self._on_mixture(ctx, event)
             case Evaluated(tag="join"):
                 return self._on_join_measured(event)
-            case LearnFailed(tag="mix"):
+            case LearnFailed() if event.tag in (self._tag("swap"), self._tag("mix")):
                 return self._end(ctx, "weights were gone")
             case PeerDown(peer=peer):
                 lost = self._exchange is not None and self._exchange.partner == peer
@@ -216,16 +224,25 @@ class Strategy:
         self._loss = event.losses[0]
         self._accuracy = event.accuracies[0] if math.isfinite(event.accuracies[0]) else None
         if not math.isfinite(self._loss):
-            return self._recover() if self._phase is not Phase.DONE else []
-        if self._exchange is None and self._phase is not Phase.DONE:
+            return [*self._recover(), *self._finish()]
+        if self._exchange is None:
+            self._publishing.append(self._loss)
             return [Publish("offer")]
         return self._tell()
 
     def _on_offered(self, event: Published) -> list[Effect]:
-        self._offer = Offer(event.blob, event.size_bytes, self._loss)
-        if self._phase is not Phase.DONE:
-            return self._tell()
-        return [*self._tell(), Finish("all steps done; averaged with the others")]
+        """Name the loss that was measured on these weights: by now there may be others."""
+        if self._publishing:
+            self._offer = Offer(event.blob, event.size_bytes, self._publishing.pop(0))
+        return [*self._tell(), *self._finish()]
+
+    def _on_not_offered(self, event: LearnFailed) -> list[Effect]:
+        del self._publishing[:1]
+        return [Note("not_published", {"reason": event.reason[:200]}), *self._finish()]
+
+    def _finish(self) -> list[Effect]:
+        done = self._phase is Phase.DONE
+        return [Finish("all steps done; averaged with the others")] if done else []
 
     def _tell(self) -> list[Effect]:
         if not math.isfinite(self._loss):
@@ -234,7 +251,7 @@ class Strategy:
 
     def _recover(self) -> list[Effect]:
         """Training diverged: go back to the last weights that were good."""
-        if self._offer is None:
+        if self._offer is None or self._phase is Phase.DONE:
             return [Note("diverged", {"step": self._step})]
         return [
             Note("diverged", {"step": self._step, "back_to": self._offer.loss}),
@@ -249,16 +266,31 @@ class Strategy:
         partner = law.expo(ctx.membership.members, ctx.me, self._turn, reachable.__contains__)
         if partner is None:
             return []
-        self._exchange = Exchange(partner, self._turn, starter=True, begun=ctx.now)
-        return [Publish("swap"), SetTimer("exchange", self._patience())]
+        return self._meet(Exchange(partner, self._turn, starter=True, begun=ctx.now))
+
+    def _meet(self, exchange: Exchange) -> list[Effect]:
+        self._exchange = exchange
+        self._meetings += 1
+        return [Publish(self._tag("swap")), SetTimer("exchange", self._patience())]
+
+    def _tag(self, what: str) -> str:
+        """Name what is asked for this exchange: answers to an earlier one mean nothing."""
+        return f"{what}:{self._meetings}"
 
     def _on_snapshot(self, ctx: Context, event: Published) -> list[Effect]:
         exchange = self._exchange
         if exchange is None or exchange.mine is not None:
             return []
         exchange.mine, exchange.mine_bytes = event.blob, event.size_bytes
+        return self._show(ctx)
+
+    def _show(self, ctx: Context) -> list[Effect]:
+        """Tell the partner where my snapshot is, as soon as there is one, and get theirs."""
+        exchange = self._exchange
+        if exchange is None or exchange.mine is None:
+            return []
         kind = Swap if exchange.starter else Answer
-        message = kind(exchange.number, event.blob, event.size_bytes)
+        message = kind(exchange.number, exchange.mine, exchange.mine_bytes)
         return [Send(exchange.partner, message), *self._fetch_theirs(ctx)]
 
     def _on_swap(self, ctx: Context, sender: PeerId, swap: Swap) -> list[Effect]:
@@ -266,13 +298,15 @@ class Strategy:
         if self._phase is Phase.DONE:
             return self._answer_when_done(sender, swap)
         exchange = self._exchange
-        if exchange is None:
-            self._exchange = Exchange(sender, swap.number, starter=False, begun=ctx.now, theirs=offer)
-            return [Publish("swap"), SetTimer("exchange", self._patience())]
-        if exchange.partner == sender and exchange.starter and exchange.theirs is None:
-            exchange.theirs = offer  # both asked each other at once: each question answers the other
-            return self._fetch_theirs(ctx)
-        return [Send(sender, Busy(swap.number))]
+        given_up = exchange is not None and exchange.partner == sender and not exchange.starter
+        if exchange is None or (given_up and exchange.number != swap.number):
+            return self._meet(Exchange(sender, swap.number, starter=False, begun=ctx.now, theirs=offer))
+        if exchange.partner != sender or (exchange.starter and exchange.theirs is not None):
+            return [Send(sender, Busy(swap.number))]
+        if exchange.starter and ctx.me > sender:
+            exchange.starter, exchange.number, exchange.theirs = False, swap.number, offer
+        # Both asked at once: the smaller id's question counts, and is asked again in case it was lost.
+        return self._show(ctx)
 
     def _answer_when_done(self, sender: PeerId, swap: Swap) -> list[Effect]:
         """Late ones may still come to the result; the result itself stays."""
@@ -290,8 +324,9 @@ class Strategy:
 
     def _fetch_theirs(self, ctx: Context) -> list[Effect]:
         exchange = self._exchange
-        if exchange is None or exchange.theirs is None or exchange.mine is None:
+        if exchange is None or exchange.theirs is None or exchange.mine is None or exchange.fetched:
             return []
+        exchange.fetched = True
         return [ctx.fetch(exchange.partner, exchange.theirs)]
 
     def _on_fetched(self, blob: BlobId) -> list[Effect]:
@@ -302,11 +337,9 @@ class Strategy:
             return []
         if exchange.mine is None:
             return []
-        mix = Combine("mix", MIX, ((0.5, exchange.mine), (0.5, blob)))
-        return [
-            mix,
-            Evaluate("mix", (exchange.mine, MIX, blob), examples_max=self._config.mix_examples),
-        ]
+        tag, mine = self._tag("mix"), exchange.mine
+        mix = Combine(tag, MIX, ((0.5, mine), (0.5, blob)))
+        return [mix, Evaluate(tag, (mine, MIX, blob), examples_max=self._config.mix_examples)]
 
     def _on_fetch_failed(self, ctx: Context, blob: BlobId) -> list[Effect]:
         if self._joining is not None and self._joining.blob == blob:
@@ -322,7 +355,8 @@ class Strategy:
         if exchange is None or exchange.theirs is None or exchange.mine is None:
             return []
         mine, theirs = exchange.mine, exchange.theirs.blob
-        self._offer = Offer(mine, exchange.mine_bytes, event.losses[0])
+        if math.isfinite(event.losses[0]):
+            self._offer = Offer(mine, exchange.mine_bytes, event.losses[0])
         if not self._mixing.accepts(peer_text(exchange.partner), *event.losses):
             fields = {"peer": short(exchange.partner), "loss": event.losses[0], "mixed": event.losses[1]}
             return [Note("refused", fields), *self._end(ctx, "")]
@@ -412,5 +446,5 @@ class Strategy:
         self._tries_left -= 1
         if self._left <= 0 or self._tries_left < 0 or not partners:
             self._phase = Phase.DONE
-            return [Evaluate("own", (OWN,)), Publish("offer")]
+            return [Evaluate("own", (OWN,))]
         return self._begin_exchange(ctx)

@@ -13,7 +13,8 @@ Exact form, defaults and what was measured: ALGORITHMS 2.1, 4.1, 5.
 
 import math
 from enum import StrEnum
-from typing import Annotated
+from random import Random
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -48,7 +49,7 @@ from p2ptrain.core.inputs import (
 from p2ptrain.core.ledger import Stated
 from p2ptrain.core.messages import Message, Offer, Report
 from p2ptrain.core.strategy import Context, Event, Learned
-from p2ptrain.core.types import OWN, BlobId, Ref, Seconds, Slot, short
+from p2ptrain.core.types import OWN, BlobId, Ref, Seconds, Slot, peer_text, short
 
 MESSAGES: tuple[type[Message], ...] = ()
 """None of its own: reports say it all."""
@@ -67,8 +68,14 @@ RETRY_DOUBLINGS_MAX = 4
 
 NEVER_S = 1e9
 SEEK_AGAIN_MAX_S = 8.0
+LR_SCALE_MIN = 1 / 64
+"""No rate is halved more often than six times, or adopted from so careful a peer (guess)."""
+
 TRIED_MAX = 64
 """Offers that failed are remembered up to that number, the oldest forgotten first."""
+
+
+PointEffect = TypeVar("PointEffect", Fresh, Adopt)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,6 +120,13 @@ class Memory(Struct, frozen=True):
     lr_scale: float
 
 
+class Candidate(Struct, frozen=True):
+    """Own weights that are being published, as they were measured."""
+
+    loss: float
+    lr_scale: float
+
+
 class Claim(Struct, frozen=True):
     """An offer of another peer that is being fetched or measured here."""
 
@@ -131,6 +145,9 @@ class Strategy:
         self._accuracy: float | None = None
         self._lr_scale = 1.0
         self._keep: Offer | None = None
+        self._publishing: list[Candidate] = []
+        self._points = 0
+        self._trains = False
         self._claim: Claim | None = None
         self._tried: dict[BlobId, tuple[int, Seconds]] = {}
         self._final_tries = 0
@@ -144,7 +161,8 @@ class Strategy:
         self._step, self._samples = ready.step, ready.samples
         timer = SetTimer("compare", self._config.compare_s * (0.75 + 0.5 * ctx.rng.random()))
         if ready.step == 0:
-            return [timer, self._fresh(ctx)]
+            own_point = Random(f"{ctx.manifest.seed} {peer_text(ctx.me)}")
+            return [timer, self._fresh(own_point)]
         if ready.memory:
             memory = msgspec.msgpack.decode(ready.memory, type=Memory)
             self._keep, self._lr_scale = memory.keep, memory.lr_scale
@@ -168,11 +186,15 @@ class Strategy:
             case Trained():
                 return self._on_trained(ctx, event)
             case Adopted():
-                return self._measure() if self._phase is Phase.RUN and event.tag == "fresh" else []
-            case Evaluated(tag="own"):
+                return self._measure() if self._phase is Phase.RUN else []
+            case LearnFailed(tag="fresh"):
+                return self._on_kept_weights_gone(ctx)
+            case Evaluated() if event.tag == self._own_tag():
                 return self._on_own_loss(ctx, event)
             case Published(tag="keep"):
                 return self._on_kept(ctx, event)
+            case LearnFailed(tag="keep"):
+                return self._on_not_kept(ctx, event)
             case TimerFired(key="compare"):
                 return [*self._compare(ctx), SetTimer("compare", self._config.compare_s)]
             case TimerFired(key="seek"):
@@ -192,17 +214,26 @@ class Strategy:
 
     # -- the own search ----------------------------------------------------------------------------
 
-    def _fresh(self, ctx: Context) -> Fresh:
+    def _fresh(self, rng: Random) -> Fresh:
         spread = self._config.lr_spread
-        self._lr_scale = math.exp(ctx.rng.uniform(-spread, spread))
-        self._loss = math.inf
-        return Fresh(ctx.rng.getrandbits(32), self._lr_scale)
+        self._lr_scale = math.exp(rng.uniform(-spread, spread))
+        return self._start_from(Fresh(rng.getrandbits(32), self._lr_scale))
+
+    def _start_from(self, point: PointEffect, loss: float = math.inf) -> PointEffect:
+        """Go on from other weights: measurements of the old ones mean nothing any more."""
+        self._points += 1
+        self._loss = loss
+        return point
+
+    def _own_tag(self) -> str:
+        return f"own:{self._points}"
 
     def _measure(self) -> list[Effect]:
-        return [Evaluate("own", (OWN,))]
+        return [Evaluate(self._own_tag(), (OWN,))]
 
     def _on_trained(self, ctx: Context, event: Trained) -> list[Effect]:
         self._step, self._samples = event.step, event.samples
+        self._trains = False
         return self._measure() if self._phase is not Phase.DONE else []
 
     def _on_own_loss(self, ctx: Context, event: Evaluated) -> list[Effect]:
@@ -213,34 +244,58 @@ class Strategy:
         if not math.isfinite(self._loss):
             return self._recover(ctx)
         self._diverged = 0
-        better = self._keep is None or self._loss < self._keep.loss
-        first: list[Effect] = [Publish("keep")] if better else [self._tell()]
-        if self._steps_left(ctx):
-            return [*first, Train(self._round(ctx))]
-        return first if better else [*first, *self._begin_settling(ctx)]
+        known = [kept.loss for kept in (self._keep, *self._publishing) if kept]
+        better = self._loss < min(known, default=math.inf)
+        if better:
+            self._publishing.append(Candidate(self._loss, self._lr_scale))
+        first: list[Effect] = [Publish("keep")] if better else self._tell()
+        return [*first, *self._train(ctx), *self._settle_if_done(ctx)]
 
     def _on_kept(self, ctx: Context, event: Published) -> list[Effect]:
-        self._keep = Offer(event.blob, event.size_bytes, self._loss, self._lr_scale)
-        effects: list[Effect] = [self._tell()]
+        """Name the loss that was measured on these weights: by now there may be others."""
+        if not self._publishing or self._phase is Phase.DONE:
+            return []
+        candidate = self._publishing.pop(0)
+        keep = self._keep = Offer(event.blob, event.size_bytes, candidate.loss, candidate.lr_scale)
         target = ctx.manifest.target_loss
-        if self._phase is Phase.RUN and target is not None and self._loss <= target:
-            return [*effects, *self._finish(f"target reached here: loss {self._loss:.4g}")]
-        if self._phase is Phase.RUN and not self._steps_left(ctx):
-            return [*effects, *self._begin_settling(ctx)]
-        return effects
+        if self._phase is Phase.RUN and target is not None and keep.loss <= target:
+            finish = self._finish(f"target reached here: loss {keep.loss:.4g}")
+            return [*self._tell(), Adopt("final", keep.blob), *finish]
+        return [*self._tell(), *self._settle_if_done(ctx)]
+
+    def _on_not_kept(self, ctx: Context, event: LearnFailed) -> list[Effect]:
+        del self._publishing[:1]
+        return [Note("not_published", {"reason": event.reason[:200]}), *self._settle_if_done(ctx)]
+
+    def _on_kept_weights_gone(self, ctx: Context) -> list[Effect]:
+        self._keep = None
+        return [self._fresh(ctx.rng)] if self._phase is Phase.RUN else []
 
     def _recover(self, ctx: Context) -> list[Effect]:
         """Training diverged: go back, and more carefully."""
-        self._lr_scale *= 0.5
+        self._lr_scale = max(LR_SCALE_MIN, 0.5 * self._lr_scale)
         self._diverged += 1
         note = Note("diverged", {"step": self._step, "lr_scale": self._lr_scale})
         if self._keep is None or self._diverged > 1:
-            return [note, Fresh(ctx.rng.getrandbits(32), self._lr_scale)]
+            return [note, self._start_from(Fresh(ctx.rng.getrandbits(32), self._lr_scale))]
         back = Adopt("fresh", self._keep.blob, OptimizerState.RESET, self._lr_scale)
-        return [note, back]
+        return [note, self._start_from(back)]
 
-    def _tell(self) -> Tell:
-        return Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._keep))
+    def _tell(self) -> list[Effect]:
+        if not math.isfinite(self._loss):
+            return []
+        return [Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._keep))]
+
+    def _train(self, ctx: Context) -> list[Effect]:
+        """Begin a round, unless one is under way."""
+        if self._trains or not self._steps_left(ctx):
+            return []
+        self._trains = True
+        return [Train(self._round(ctx))]
+
+    def _settle_if_done(self, ctx: Context) -> list[Effect]:
+        waiting = self._trains or self._publishing or self._steps_left(ctx)
+        return [] if waiting else self._begin_settling(ctx)
 
     def _steps_left(self, ctx: Context) -> bool:
         return ctx.manifest.steps == 0 or self._step < ctx.manifest.steps
@@ -263,7 +318,7 @@ class Strategy:
         if others[0][1].loss >= self._loss - self._config.margin * abs(self._loss):
             return []
         if ctx.manifest.steps and self._step < self._config.explore * ctx.manifest.steps:
-            return [Note("restarted", {"step": self._step, "loss": self._loss}), self._fresh(ctx)]
+            return [Note("restarted", {"step": self._step, "loss": self._loss}), self._fresh(ctx.rng)]
         return self._pick(ctx, others[: max(1, len(others) // 4)])
 
     def _is_loser(self, losses: list[float]) -> bool:
@@ -299,7 +354,7 @@ class Strategy:
 
     def _on_fetched(self, event: Fetched) -> list[Effect]:
         claim = self._claim
-        if claim is None or claim.offer.blob != event.blob:
+        if claim is None or claim.offer.blob != event.blob or self._phase is Phase.DONE:
             return []
         if self._phase is not Phase.SETTLE or self._keep is None:
             return [Evaluate("claim", (OWN, event.blob), examples_max=self._config.claim_examples)]
@@ -316,7 +371,7 @@ class Strategy:
 
     def _on_claim_measured(self, ctx: Context, event: Evaluated) -> list[Effect]:
         claim, self._claim = self._claim, None
-        if claim is None:
+        if claim is None or self._phase is Phase.DONE:
             return []
         own, measured = event.losses[0], event.losses[1]
         if not measured <= self._allowed(claim.offer.loss, event.errors[1]):
@@ -340,12 +395,12 @@ class Strategy:
 
     def _adopt(self, ctx: Context, claim: Claim, measured: float) -> list[Effect]:
         jitter = ctx.rng.choice((0.8, 1.0, 1.25)) if self._config.lr_spread else 1.0
-        self._lr_scale = claim.offer.lr_scale * jitter
-        self._loss = measured
+        most = math.exp(self._config.lr_spread)  # a liar's rate must not stop or blow up the training
+        self._lr_scale = max(LR_SCALE_MIN / most, min(most, claim.offer.lr_scale * jitter))
         fields = {"from": short(claim.stated.sender), "loss": measured, "step": self._step}
         return [
             Note("adopted", fields),
-            Adopt("claim", claim.offer.blob, OptimizerState.KEEP, self._lr_scale),
+            self._start_from(Adopt("claim", claim.offer.blob, OptimizerState.KEEP, self._lr_scale), measured),
         ]
 
     def _allowed(self, claimed: float, error: float) -> float:
@@ -360,8 +415,9 @@ class Strategy:
             del self._tried[next(iter(self._tried))]
         if self._phase is Phase.SETTLE:
             return self._final_pick(ctx)
-        again = self._seek_target(ctx, [entry.report for entry in ctx.ledger.entries()])
-        return again or [SetTimer("seek", min(wait_s, SEEK_AGAIN_MAX_S))]
+        # After a lie at once, after a failed fetch not: while the line is full, all others would fail too.
+        known = [entry.report for entry in ctx.ledger.entries()] if wait_s == NEVER_S else []
+        return self._seek_target(ctx, known) or [SetTimer("seek", min(wait_s, SEEK_AGAIN_MAX_S))]
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -1,0 +1,118 @@
+"""The command line. Commands are imported when they are called: `status` must answer at once."""
+
+import difflib
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from p2ptrain import __version__
+from p2ptrain.cli.output import Exit, exit_code, say
+from p2ptrain.core.errors import P2PTrainError
+
+COMMANDS = {
+    "start": ("run", "Train: in a swarm, or alone until others join."),
+    "stop": ("run", "Save and end the daemon."),
+    "pause": ("run", "Stop the work; the daemon stays."),
+    "resume": ("run", "Go on with the work."),
+    "status": ("run", "Show what the daemon is doing, and why."),
+    "logs": ("run", "Show what the daemon said."),
+    "join": ("swarm", "Join a swarm by invite."),
+    "invite": ("swarm", "Make an invite for others."),
+    "peers": ("swarm", "List the members of the swarm."),
+    "swarm": ("swarm", "Make, list, show or leave swarms."),
+    "demo": ("demo", "Watch several real daemons train one network on this computer."),
+    "simulate": ("simulate", "Run a whole swarm in virtual time, with faults."),
+    "replay": ("simulate", "Live the journal of a run again and compare."),
+}
+
+EPILOG = """\b
+Examples:
+  p2ptrain demo                     three daemons train together, right here
+  p2ptrain start                    train; `p2ptrain invite` lets others in
+  p2ptrain join p2pt1… --start      help a swarm that you were invited to
+
+\b
+Exit codes: 0 done, 1 failed, 2 wrong use or setting, 3 daemon not running,
+4 refused (invite or permission), 5 running but in trouble, 6 nobody answered,
+130 interrupted.
+"""
+
+
+class Lazy(click.Group):
+    """A group whose commands live in modules that are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command."""
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"p2ptrain.cli.{COMMANDS[name][0]}")
+        command: click.Command = getattr(module, name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, or suggest the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else " `p2ptrain --help` lists them."
+            raise click.UsageError(f"There is no command `{args[0]}`.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--home", metavar="DIR", help="Folder for everything (also: P2PTRAIN_HOME).")
+@click.version_option(__version__, prog_name="p2ptrain")
+@click.pass_context
+def cli(ctx: click.Context, home: str | None) -> None:
+    """Train one PyTorch network together with other people's computers."""
+    ctx.obj = home
+
+
+def home_option(command: Any) -> Any:
+    """Let `--home` stand after the command too."""
+
+    def remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.obj = value
+
+    return click.option(
+        "--home",
+        metavar="DIR",
+        expose_value=False,
+        is_eager=True,
+        callback=remember,
+        help="Folder for everything (also: P2PTRAIN_HOME).",
+    )(command)
+
+
+def main() -> None:
+    """Run a command; errors become a sentence and an exit code."""
+    try:
+        cli.main(prog_name="p2ptrain", standalone_mode=False)
+        code: int = Exit.OK
+    except click.exceptions.Exit as end:
+        code = end.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted")
+        code = Exit.INTERRUPTED
+    except P2PTrainError as error:
+        say(f"error: {error.message}")
+        if error.hint:
+            say(f"  fix: {error.hint}")
+        code = exit_code(error)
+    sys.exit(code)

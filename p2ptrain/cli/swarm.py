@@ -1,0 +1,314 @@
+"""Swarms and who is in them: swarm create|list|show|leave, join, invite, peers."""
+
+import asyncio
+import secrets
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from p2ptrain.cli.main import home_option
+from p2ptrain.cli.output import (
+    human_bytes,
+    human_seconds,
+    json_option,
+    number,
+    percent,
+    say,
+    table,
+    write_json,
+)
+from p2ptrain.cli.quantities import DURATION, parse_settings
+from p2ptrain.core.errors import ConfigError, ControlError
+
+if TYPE_CHECKING:
+    from p2ptrain.daemon.home import Home
+    from p2ptrain.daemon.swarms import SwarmFolder
+    from p2ptrain.net.identity import Identity
+    from p2ptrain.net.invite import Invite
+    from p2ptrain.net.join import Welcome
+
+
+@click.group()
+def swarm() -> None:
+    """Make, list, show or leave swarms."""
+
+
+@swarm.command(
+    "create",
+    epilog="\b\nExample:\n  p2ptrain swarm create --task digits --strategy restart --name friends",
+)
+@click.option("--task", default="fashion", show_default=True, help="What to train.")
+@click.option("--strategy", default="gossip", show_default=True, help="How to cooperate.")
+@click.option("--name", help="What people call it.  [default: the task]")
+@click.option("--set", "task_set", multiple=True, metavar="NAME=VALUE", help="A setting of the task.")
+@click.option("--strategy-set", multiple=True, metavar="NAME=VALUE", help="A setting of the strategy.")
+@click.option("--spread-set", multiple=True, metavar="NAME=VALUE", help="A setting of how reports travel.")
+@click.option("--steps", default=0, help="Steps that each peer contributes; 0: until stopped.")
+@click.option("--target-loss", type=float, help="Stop when someone reaches it.")
+@click.option("--parts", default=1, help="Cut the training data into that many equal parts, one a peer.")
+@click.option("--codec", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True)
+@click.option("--seed", type=int, help="Of the common start.  [default: random]")
+@home_option
+@click.pass_obj
+def create(home: str | None, /, task: str, strategy: str, name: str | None, **options: Any) -> None:
+    """Found a swarm; this computer admits its members."""
+    from p2ptrain.cli.foreground import new_seed, own_identity
+    from p2ptrain.core.manifest import Manifest
+    from p2ptrain.daemon.home import find_home
+    from p2ptrain.daemon.journal import setup_of
+    from p2ptrain.daemon.swarms import Swarms
+    from p2ptrain.learn.task import check_known
+
+    place = find_home(home)
+    identity = own_identity(place)
+    try:
+        manifest = Manifest(
+            name=(name or task.rpartition(":")[2])[:40],
+            task=task,
+            task_config=parse_settings(options["task_set"]),
+            strategy=strategy,
+            strategy_config=parse_settings(options["strategy_set"]),
+            spread_config=parse_settings(options["spread_set"]),
+            seed=options["seed"] if options["seed"] is not None else secrets.randbits(32),
+            parts=options["parts"],
+            steps=options["steps"],
+            target_loss=options["target_loss"],
+            codec=options["codec"],
+        )
+    except TypeError as error:
+        raise ConfigError(f"the manifest cannot be made: {error}") from None
+    setup_of(manifest, identity.peer, 0, None)
+    check_known(manifest.task)
+    folder = Swarms(place.swarms).create(manifest, identity, new_seed())
+    say(f"made the swarm `{manifest.name}` ({folder.swarm.hex()[:8]}): {task} by {strategy}")
+    say("next: `p2ptrain start`, and `p2ptrain invite` for others")
+
+
+@swarm.command("list", epilog="\b\nExample:\n  p2ptrain swarm list")
+@json_option
+@home_option
+@click.pass_obj
+def list_(home: str | None, json_file: str | None) -> None:
+    """List the swarms of this computer."""
+    facts = [_facts(folder) for folder in _swarms(home)]
+    if json_file is not None:
+        write_json({"swarms": facts}, json_file)
+    elif not facts:
+        say("none; `p2ptrain start` makes one, or join by invite")
+    else:
+        head = ["NAME", "ID", "TASK", "STRATEGY", "ROLE"]
+        rows = [[f["name"], f["id"][:8], f["task"], f["strategy"], f["role"]] for f in facts]
+        click.echo(table([head, *rows]))
+
+
+@swarm.command("show", epilog="\b\nExample:\n  p2ptrain swarm show friends")
+@click.argument("name", required=False)
+@json_option
+@home_option
+@click.pass_obj
+def show(home: str | None, name: str | None, json_file: str | None) -> None:
+    """Show one swarm: what all members agreed on."""
+    facts = _facts(_find(home, name))
+    if json_file is not None:
+        write_json(facts, json_file)
+        return
+    for key, value in facts.items():
+        click.echo(f"{key:<16} {value}")
+
+
+@swarm.command("leave", epilog="\b\nExample:\n  p2ptrain swarm leave friends --yes")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@home_option
+@click.pass_obj
+def leave(home: str | None, name: str, yes: bool) -> None:
+    """Leave a swarm and forget its keys, weights and checkpoints."""
+    from p2ptrain.daemon.daemon import only_one
+    from p2ptrain.daemon.home import find_home
+
+    folder = _find(home, name)
+    called = folder.manifest().name
+    with only_one(find_home(home)):
+        if folder.root() is not None:
+            say(f"this computer made `{called}`: without it nobody can be admitted any more")
+        if not yes:
+            click.confirm(f"Leave `{called}` and delete {folder.path}?", abort=True, err=True)
+        folder.delete()
+    say(f"left `{called}`")
+
+
+@click.command(epilog="\b\nExample:\n  p2ptrain join p2pt1aaaa… --start")
+@click.argument("invite", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--start", "start_now", is_flag=True, help="Begin to train at once.")
+@home_option
+@click.pass_context
+def join(ctx: click.Context, invite: tuple[str, ...], yes: bool, start_now: bool) -> None:
+    """Join a swarm by INVITE. Nothing that comes from the network is run as a program."""
+    from p2ptrain.cli.foreground import new_seed, own_identity
+    from p2ptrain.core.envelope import sender_of
+    from p2ptrain.core.manifest import decode_manifest
+    from p2ptrain.daemon.home import find_home
+    from p2ptrain.daemon.swarms import Swarms
+    from p2ptrain.learn.task import check_known
+    from p2ptrain.net.certificates import wall_clock
+    from p2ptrain.net.invite import decode_invite
+
+    place = find_home(ctx.obj)
+    parsed = decode_invite(" ".join(invite))
+    parsed.check_expiry(wall_clock())
+    _show_invite(parsed)
+    if not yes and sys.stdin.isatty():
+        click.confirm("Join?", abort=True, err=True)
+    welcome = asyncio.run(_ask(parsed, own_identity(place)))
+    manifest = decode_manifest(welcome.manifest)
+    check_known(manifest.task)
+    folder = Swarms(place.swarms).add(welcome, new_seed())
+    folder.save_contacts({sender_of(raw): raw for raw in welcome.contacts})
+    say(f"joined `{manifest.name}`: {manifest.task} by {manifest.strategy}")
+    if start_now:
+        from p2ptrain.cli.run import start
+
+        ctx.invoke(start, swarm=folder.swarm.hex(), detach=False, paused=False, task=None)
+    else:
+        say("next: `p2ptrain start`")
+
+
+async def _ask(invite: "Invite", identity: "Identity") -> "Welcome":
+    """Ask the issuers that the invite names; this computer itself may be among them."""
+    from functools import partial
+
+    from p2ptrain.net.addresses import is_dialable
+    from p2ptrain.net.join import join as ask_issuer
+
+    return await ask_issuer(invite, identity, partial(is_dialable, loopback=True))
+
+
+def _show_invite(invite: "Invite") -> None:
+    where = ", ".join(f"{door.host}:{door.port}" for door in invite.doors)
+    say(f"  swarm        {invite.swarm.hex()[:16]}")
+    say(f"  asks         {where}")
+    say(f"  valid until  {invite.expires_at:%Y-%m-%d %H:%M} UTC, for {invite.uses} computer(s)")
+    say("  others see   your IP address, a nickname, your training results; never files or programs")
+
+
+@click.command(epilog="\b\nExamples:\n  p2ptrain invite\n  p2ptrain invite --expires 2d --uses 5")
+@click.argument("name", required=False)
+@click.option("--expires", type=DURATION, default="7d", show_default=True, help="How long it admits.")
+@click.option("--uses", type=click.IntRange(1, 65535), default=20, show_default=True, help="Computers.")
+@json_option
+@home_option
+@click.pass_obj
+def invite(home: str | None, name: str | None, expires: float, uses: int, json_file: str | None) -> None:
+    """Make an invite for the swarm NAME, or for the one joined last."""
+    from p2ptrain.daemon.addresses import is_only_here, own_addresses
+    from p2ptrain.daemon.config import load_config
+    from p2ptrain.daemon.home import find_home
+    from p2ptrain.net.addresses import parse_address
+    from p2ptrain.net.certificates import wall_clock
+    from p2ptrain.net.identity import Identity
+    from p2ptrain.net.invite import SEED_BYTES, Door, create_invite
+
+    place = find_home(home)
+    folder = _find(home, name)
+    root = folder.root()
+    if root is None:
+        raise ConfigError(
+            f"this computer did not make `{folder.manifest().name}`", "ask whoever did for an invite"
+        )
+    config = load_config(place.config).network
+    peer = Identity.load(place.identity).peer
+    addresses = own_addresses(config.listen, config.port or folder.record().port)
+    doors = [Door(*parse_address(text), peer) for text in addresses]
+    until = wall_clock() + timedelta(seconds=expires)
+    made = create_invite(root, secrets.token_bytes(SEED_BYTES), until, uses, doors=tuple(doors))
+    if json_file is not None:
+        answer = {"invite": made.encode(), "expires": f"{until:%Y-%m-%dT%H:%M:%SZ}", "uses": uses}
+        write_json({**answer, "addresses": list(addresses)}, json_file)
+        return
+    click.echo(made.encode())
+    say(f"admits {uses} computer(s) until {until:%Y-%m-%d %H:%M} UTC; they run: p2ptrain join INVITE --start")
+    if is_only_here(addresses):
+        say("this computer has no network: the invite works on this computer only")
+    if not _is_running(place):
+        say("nobody can join while p2ptrain is not running here: `p2ptrain start`")
+
+
+@click.command(epilog="\b\nExample:\n  p2ptrain peers --json")
+@json_option
+@home_option
+@click.pass_obj
+def peers(home: str | None, json_file: str | None) -> None:
+    """List the members of the swarm as the running daemon knows them."""
+    from p2ptrain.control.client import Client
+    from p2ptrain.daemon.home import find_home
+
+    status = Client(find_home(home).control).status()
+    if json_file is not None:
+        write_json(
+            {"schema": status.schema, "peers": status.node.peers, "traffic": status.traffic}, json_file
+        )
+        return
+    if not status.node.peers:
+        say("only you so far; `p2ptrain invite` lets others in")
+        return
+    traffic = {entry.peer: entry for entry in status.traffic}
+    rows = [["", "PEER", "NAME", "PATH", "STEP", "LOSS", "ACCURACY", "↑", "↓", "HEARD", "TROUBLE"]]
+    for peer in status.node.peers:
+        seen = traffic[peer.peer]
+        rows.append(
+            [
+                "●" if peer.connected else "✖",
+                peer.short,
+                peer.name,
+                seen.path or "—",
+                "—" if peer.step is None else str(peer.step),
+                number(peer.loss),
+                percent(peer.accuracy),
+                human_bytes(seen.bytes_sent),
+                human_bytes(seen.bytes_received),
+                "—" if peer.age_s is None else human_seconds(peer.age_s),
+                peer.trouble,
+            ]
+        )
+    click.echo(table(rows, right="    rrrrrr"))
+
+
+def _swarms(home: str | None) -> "list[SwarmFolder]":
+    from p2ptrain.daemon.home import find_home
+    from p2ptrain.daemon.swarms import Swarms
+
+    return Swarms(find_home(home).swarms).all()
+
+
+def _find(home: str | None, name: str | None) -> "SwarmFolder":
+    from p2ptrain.daemon.home import find_home
+    from p2ptrain.daemon.swarms import Swarms
+
+    return Swarms(find_home(home).swarms).find(name)
+
+
+def _facts(folder: "SwarmFolder") -> dict[str, Any]:
+    import msgspec
+
+    manifest, membership = folder.manifest(), folder.membership()
+    return {
+        "id": membership.swarm.hex(),
+        **msgspec.structs.asdict(manifest),
+        "role": str(membership.member.role),
+        "slot": membership.member.slot,
+        "certificate_expires": f"{membership.member.expires:%Y-%m-%d}",
+        "folder": str(folder.path),
+    }
+
+
+def _is_running(home: "Home") -> bool:
+    from p2ptrain.control.client import Client
+
+    try:
+        Client(home.control).status()
+    except ControlError:
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""What front ends see of a daemon: the answers of its control server. Keys are only ever added."""
+
+from msgspec import Struct
+
+from p2ptrain.core.view import NodeView
+
+SCHEMA = 1
+
+TOKEN_BYTES = 32
+
+
+class Endpoint(Struct, frozen=True):
+    """Where the daemon's control server is: the content of `control.json`."""
+
+    pid: int
+    port: int
+    token: str
+    version: str
+    started_at: str
+    started_by: str
+
+
+class SwarmView(Struct, frozen=True):
+    """The swarm that is being trained."""
+
+    id: str
+    name: str
+    task: str
+    strategy: str
+    slot: int
+    parts: int
+    codec: str
+    issuer: bool
+
+
+class PeerTraffic(Struct, frozen=True):
+    """Bytes of payload to and from one peer, and how it is connected."""
+
+    peer: str
+    path: str
+    bytes_sent: int
+    bytes_received: int
+
+
+class Status(Struct, frozen=True):
+    """Everything about a running daemon. Times are UTC, ISO 8601; bytes since the start."""
+
+    schema: int
+    version: str
+    pid: int
+    trainer_pid: int | None
+    home: str
+    peer: str
+    name: str
+    started_at: str
+    uptime_s: float
+    addresses: tuple[str, ...]
+    swarm: SwarmView
+    node: NodeView
+    bytes_sent: int
+    bytes_received: int
+    traffic: tuple[PeerTraffic, ...]
+    notes: dict[str, int]
+    log: str
+
+
+class Done(Struct, frozen=True):
+    """A command was carried out, in words."""
+
+    message: str
+
+
+class Refused(Struct, frozen=True):
+    """A command was not carried out: why, and what to do."""
+
+    message: str
+    hint: str = ""
+
+
+class StopCommand(Struct, frozen=True):
+    """End the daemon. `now`: without waiting for a checkpoint."""
+
+    now: bool = False
+
+
+class PauseCommand(Struct, frozen=True):
+    """Stop the work until `resume`."""
+
+    reason: str = "paused by its owner"

@@ -1,0 +1,76 @@
+"""The owner's settings: read once from TOML, strict, never shared with anyone."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from p2ptrain.core import limits
+from p2ptrain.core.errors import ConfigError
+
+
+class Network(Struct, frozen=True, forbid_unknown_fields=True):
+    """How this node is reached.
+
+    listen: an IP address of this computer; empty: all of them.
+    port: TCP; 0: a free one, chosen once and kept for each swarm.
+    """
+
+    listen: str = ""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+
+class Training(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the trainer may use.
+
+    device: `auto`, `cpu`, `cuda:0`, `mps`.
+    threads: CPU threads; 0: all.
+    """
+
+    device: str = "auto"
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 0
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that this owner may set. `name`: what others see; empty: made from the identity."""
+
+    name: Annotated[str, Meta(max_length=limits.NAME_CHARS_MAX)] = ""
+    network: Network = Network()
+    training: Training = Training()
+
+
+def load_config(path: Path) -> Config:
+    """Read the settings; no file means the defaults.
+
+    Raises:
+        ConfigError: names the file, the setting and the nearest known one.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Config()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        tree = msgspec.toml.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    _check_names(tree, Config, path, "")
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"a setting in {path} is wrong: {error}") from None
+
+
+def _check_names(tree: dict[str, Any], type_: type[Struct], path: Path, table: str) -> None:
+    known = {field.name: field.type for field in msgspec.structs.fields(type_)}
+    for name, value in tree.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean `{table}{near[0]}`?" if near else f"known here: {', '.join(known)}"
+            raise ConfigError(f"{path} has a setting `{table}{name}` that does not exist", hint)
+        inner = known[name]
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, Struct):
+            _check_names(value, inner, path, f"{name}.")

@@ -1,0 +1,260 @@
+"""The only caller of `Node.handle`: feeds inputs, carries out effects, never awaits between the two."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from p2ptrain.core import inputs
+from p2ptrain.core.effects import (
+    Dial,
+    Drop,
+    Effect,
+    Fetch,
+    Hangup,
+    Note,
+    Remember,
+    Send,
+    SetTimer,
+    Sign,
+)
+from p2ptrain.core.envelope import Opener, Sealer
+from p2ptrain.core.errors import Offence, P2PTrainError, RemoteProtocolError
+from p2ptrain.core.inputs import Input
+from p2ptrain.core.messages import Contact
+from p2ptrain.core.node import Node
+from p2ptrain.core.types import PeerId, Seconds, short
+from p2ptrain.daemon.clock import now
+from p2ptrain.learn.wire import Command
+from p2ptrain.net.blob_fetch import fetch_from_any
+from p2ptrain.net.transport import Transport
+
+
+class TrainerPort(Protocol):
+    """What the driver needs of a trainer."""
+
+    def send(self, command: Command) -> None:
+        """Hand a command over."""
+        ...
+
+    async def accept(self, blob: Any) -> str:
+        """Have fetched weights checked."""
+        ...
+
+
+class Recorder(Protocol):
+    """Writes down what happened."""
+
+    def record(self, at: Seconds, event: Input, effects: list[Effect]) -> None:
+        """Take one input and its effects."""
+        ...
+
+
+class Driver:
+    """Connects a node with the world. It is the `Events` of the transport.
+
+    Args:
+        remember: keeps a peer's signed contact for the next start.
+        note: tells the owner.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        sealer: Sealer,
+        opener: Opener,
+        journal: Recorder,
+        blobs: Path,
+        remember: Callable[[PeerId, bytes], None],
+        note: Callable[[Note], None],
+    ) -> None:
+        self.node = node
+        self.transport: Transport
+        self.trainer: TrainerPort
+        self._sealer = sealer
+        self._opener = opener
+        self._journal = journal
+        self._blobs = blobs
+        self._remember = remember
+        self._note = note
+        self._inbox: deque[Input] = deque()
+        self._feeding = False
+        self._closed = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refused: dict[PeerId, Seconds] = {}
+        self._waiting: dict[type[Input], asyncio.Future[None]] = {}
+        self._hands: dict[type[Effect], Callable[[Any], None]] = {
+            Send: self._send,
+            Sign: self._sign,
+            Dial: self._dial,
+            Hangup: self._hang_up,
+            Fetch: self._fetch,
+            Drop: self._drop,
+            Remember: self._keep_contact,
+            SetTimer: self._set_timer,
+            Note: self._note,
+        }
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def feed(self, event: Input) -> None:
+        """Hand an input to the node and carry out what it wants; what follows at once queues up."""
+        self._inbox.append(event)
+        if self._feeding or self._closed:
+            return
+        self._feeding = True
+        try:
+            while self._inbox:
+                event = self._inbox.popleft()
+                at = now()
+                effects = self.node.handle(at, event)
+                self._journal.record(at, event, effects)
+                for effect in effects:
+                    self._hands.get(type(effect), self._learn)(effect)
+                waiting = self._waiting.pop(type(event), None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(None)
+        finally:
+            self._feeding = False
+
+    def received(self, peer: PeerId, frame: bytes) -> None:
+        """Open a frame: the one place where a peer's fault is caught."""
+        try:
+            message = self._opener.receive(frame, peer)
+        except RemoteProtocolError as error:
+            self.feed(inputs.Offended(peer, error.offence, error.detail))
+            return
+        if message is not None:
+            self.feed(inputs.Received(peer, message))
+
+    def peer_up(self, peer: PeerId) -> None:
+        """A connection stands."""
+        self.feed(inputs.PeerUp(peer))
+
+    def peer_down(self, peer: PeerId, reason: str) -> None:
+        """A connection ended, or a dial failed."""
+        self.feed(inputs.PeerDown(peer, reason))
+
+    def offended(self, peer: PeerId, offence: Offence, detail: str) -> None:
+        """The transport caught a peer."""
+        self.feed(inputs.Offended(peer, offence, detail))
+
+    def refuses(self, peer: PeerId) -> bool:
+        """Say whether a peer is turned away now: asked in every handshake."""
+        until = self._refused.get(peer)
+        if until is None:
+            return False
+        if now() < until:
+            return True
+        del self._refused[peer]
+        return False
+
+    async def wait_for(self, kind: type[Input], timeout_s: Seconds) -> bool:
+        """Wait until an input of that kind was handled; say whether it came in time."""
+        future = self._waiting[kind] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Carry nothing out any more."""
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def _send(self, effect: Send) -> None:
+        self.transport.send(effect.to, self._sealer.seal(effect.message).raw)
+
+    def _sign(self, effect: Sign) -> None:
+        self._inbox.append(inputs.Signed(self._sealer.seal(effect.statement)))
+
+    def _dial(self, effect: Dial) -> None:
+        self._start(self._connect(effect))
+
+    async def _connect(self, effect: Dial) -> None:
+        await self.transport.dial(effect.peer, effect.addresses)
+
+    def _hang_up(self, effect: Hangup) -> None:
+        if effect.refuse_s > 0:
+            self._refused[effect.peer] = now() + effect.refuse_s
+        self.transport.hangup(effect.peer, effect.reason)
+
+    def _fetch(self, effect: Fetch) -> None:
+        self._start(self._bring(effect))
+
+    async def _bring(self, effect: Fetch) -> None:
+        """Fetch, have the trainer check, and only then tell the node."""
+        try:
+            source = await fetch_from_any(
+                self.transport,
+                effect.sources,
+                effect.blob,
+                effect.size_bytes,
+                self._blobs,
+                effect.timeout_s,
+                lambda liar, error: self.offended(liar, error.offence, error.detail),
+            )
+        except P2PTrainError as error:
+            self.feed(inputs.FetchFailed(effect.blob, error.message))
+            return
+        refusal = await self.trainer.accept(effect.blob)
+        if refusal:
+            (self._blobs / effect.blob).unlink(missing_ok=True)
+            self.offended(source, Offence.BAD_WEIGHTS, refusal)
+            self.feed(inputs.FetchFailed(effect.blob, refusal, source))
+        else:
+            self.feed(inputs.Fetched(effect.blob, source))
+
+    def _keep_contact(self, effect: Remember) -> None:
+        contact = self._opener.open_statement(effect.raw).message
+        if isinstance(contact, Contact):
+            self.transport.learn(effect.peer, contact.addresses)
+        self._remember(effect.peer, effect.raw)
+
+    def _drop(self, effect: Drop) -> None:
+        self.trainer.send(effect)
+        (self._blobs / effect.blob).unlink(missing_ok=True)
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        old = self._timers.pop(effect.key, None)
+        if old is not None:
+            old.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers[effect.key] = loop.call_later(effect.after_s, self._on_timer, effect.key)
+
+    def _on_timer(self, key: str) -> None:
+        self._timers.pop(key, None)
+        self.feed(inputs.TimerFired(key))
+
+    def _learn(self, effect: Any) -> None:
+        self.trainer.send(effect)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def describe(note: Note) -> str:
+    """Write a note as one line of the log."""
+    fields = " ".join(f"{name}={_plain(value)}" for name, value in note.fields.items())
+    return f"{note.event} {fields}".rstrip()
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, bytes):
+        return short(PeerId(value))
+    text = str(value)
+    return repr(text) if " " in text else text

@@ -1,0 +1,218 @@
+"""The swarms that this node belongs to, as files.
+
+swarms/<first 16 digits of the id>/
+swarm.msgpack     manifest, its signature, port, counts of starts
+membership        this node's certificates
+contacts.msgpack  other members as they introduced themselves
+root, issuer      keys, on the computer that made the swarm
+admissions        whom this node admitted
+blobs/            weights that peers may fetch
+checkpoint/       where training goes on
+journal           inputs of the last run, for `p2ptrain replay`
+"""
+
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from p2ptrain.core.errors import ConfigError
+from p2ptrain.core.manifest import Manifest, decode_manifest
+from p2ptrain.core.types import PeerId, SwarmId
+from p2ptrain.net.admission import Admission, AdmissionBook, decode_book
+from p2ptrain.net.authority import Issuer, Root, decode_issuer, decode_root
+from p2ptrain.net.certificates import Clock, Membership, Role, decode_membership, wall_clock
+from p2ptrain.net.identity import Identity
+from p2ptrain.net.join import Welcome
+from p2ptrain.net.private_files import read_private, write_private
+
+T = TypeVar("T")
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept of a swarm besides keys.
+
+    boots: how often this node started in it; every start has a number of its own.
+    seed: of this node's randomness that lasts, as its first weights.
+    """
+
+    manifest: bytes
+    manifest_signature: bytes
+    port: int
+    joined_at: str
+    boots: int = 0
+    seed: int = 0
+
+
+class SwarmFolder:
+    """One swarm's files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.blobs = path / "blobs"
+        self.checkpoint = path / "checkpoint"
+        self.journal = path / "journal"
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def record(self) -> Record:
+        """Read what is kept of the swarm."""
+        return _decode(self.path / "swarm.msgpack", Record)
+
+    def manifest(self) -> Manifest:
+        """Read the swarm's manifest."""
+        return decode_manifest(self.record().manifest)
+
+    def membership(self) -> Membership:
+        """Read this node's certificates."""
+        return decode_membership(_read(self.path / "membership"))
+
+    @property
+    def swarm(self) -> SwarmId:
+        """The swarm's id."""
+        return self.membership().swarm
+
+    def contacts(self) -> list[bytes]:
+        """Read the other members' signed contacts."""
+        path = self.path / "contacts.msgpack"
+        return list(_decode(path, dict[bytes, bytes]).values()) if path.exists() else []
+
+    def root(self) -> Root | None:
+        """Read the root key, if this computer made the swarm."""
+        path = self.path / "root"
+        return decode_root(_read(path)) if path.exists() else None
+
+    def issuer(self) -> Issuer | None:
+        """Read the issuer's key, if this node admits members."""
+        path = self.path / "issuer"
+        return decode_issuer(_read(path)) if path.exists() else None
+
+    def admission(self, refused: Callable[[PeerId], bool]) -> Admission | None:
+        """Build the admission of new members, if this node admits any."""
+        issuer = self.issuer()
+        if issuer is None:
+            return None
+        path = self.path / "admissions"
+        book = decode_book(_read(path)) if path.exists() else AdmissionBook()
+        return Admission(issuer, book, lambda book: write_private(path, book.encode()), refused)
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def save_record(self, record: Record) -> None:
+        """Keep a changed record."""
+        write_private(self.path / "swarm.msgpack", msgspec.msgpack.encode(record))
+
+    def save_membership(self, membership: Membership) -> None:
+        """Keep renewed certificates."""
+        write_private(self.path / "membership", membership.encode())
+
+    def save_contacts(self, contacts: dict[PeerId, bytes]) -> None:
+        """Keep the other members' contacts."""
+        write_private(self.path / "contacts.msgpack", msgspec.msgpack.encode(contacts))
+
+    def count_boot(self) -> Record:
+        """Give this start its number, before anything is signed with it."""
+        record = self.record()
+        record = msgspec.structs.replace(record, boots=record.boots + 1)
+        self.save_record(record)
+        return record
+
+    def delete(self) -> None:
+        """Forget the swarm: keys, weights and all."""
+        shutil.rmtree(self.path)
+
+
+class Swarms:
+    """All swarms of a home."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def all(self) -> list[SwarmFolder]:
+        """The swarms, the one joined first first."""
+        folders = [SwarmFolder(path.parent) for path in self._folder.glob("*/swarm.msgpack")]
+        return sorted(folders, key=lambda folder: folder.record().joined_at)
+
+    def find(self, name: str | None) -> SwarmFolder:
+        """Return the swarm of that name or beginning of id; without a name the one joined last.
+
+        Raises:
+            ConfigError: there is none, or more than one.
+        """
+        swarms = self.all()
+        if not swarms:
+            raise ConfigError("this computer is in no swarm", "`p2ptrain start` makes one, or join by invite")
+        if name is None:
+            return swarms[-1]
+        found = [s for s in swarms if s.manifest().name == name or s.swarm.hex().startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(f"{s.manifest().name} ({s.swarm.hex()[:8]})" for s in swarms)
+        problem = "more than one swarm is called" if found else "there is no swarm called"
+        raise ConfigError(f"{problem} `{name}`", f"known are: {known}")
+
+    def create(
+        self, manifest: Manifest, identity: Identity, seed: int, clock: Clock = wall_clock
+    ) -> SwarmFolder:
+        """Found a swarm: root, issuer and the first membership."""
+        now = clock()
+        root = Root.create(now)
+        issuer = root.appoint(now)
+        encoded = manifest.encode()
+        folder = self._make(root.swarm)
+        write_private(folder.path / "root", root.encode())
+        write_private(folder.path / "issuer", issuer.encode())
+        admission = folder.admission(lambda _: False)
+        assert admission is not None
+        folder.save_membership(admission.enroll(identity.peer, Role.ISSUER))
+        port = free_port()
+        folder.save_record(Record(encoded, root.sign_manifest(encoded), port, now.isoformat(), seed=seed))
+        return folder
+
+    def add(self, welcome: Welcome, seed: int, clock: Clock = wall_clock) -> SwarmFolder:
+        """Keep what an issuer gave."""
+        folder = self._make(welcome.membership.swarm)
+        known = folder.record() if (folder.path / "swarm.msgpack").exists() else None
+        folder.save_membership(welcome.membership)
+        if known is None:
+            signed = welcome.manifest, welcome.manifest_signature
+            folder.save_record(Record(*signed, free_port(), clock().isoformat(), seed=seed))
+        return folder
+
+    def _make(self, swarm: SwarmId) -> SwarmFolder:
+        folder = SwarmFolder(self._folder / swarm.hex()[:16])
+        for path in (folder.path, folder.blobs, folder.checkpoint):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+
+def free_port() -> int:
+    """Ask the system for a TCP port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def oldest_first(folder: Path) -> Sequence[Path]:
+    """The whole blobs of a folder, by age."""
+    blobs = [path for path in folder.iterdir() if len(path.name) == 64]
+    return sorted(blobs, key=lambda path: path.stat().st_mtime)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_private(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", "join the swarm again") from None
+
+
+def _decode(path: Path, type_: type[T]) -> T:
+    try:
+        return msgspec.msgpack.decode(_read(path), type=type_)
+    except msgspec.DecodeError:
+        raise ConfigError(f"{path} is damaged", "restore it from a backup, or join the swarm again") from None

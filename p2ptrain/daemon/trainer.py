@@ -1,0 +1,176 @@
+"""The trainer process: started, spoken to, and started again when it dies."""
+
+import asyncio
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Callable
+
+import psutil
+
+from p2ptrain.core.inputs import Input, TrainerLost
+from p2ptrain.core.types import BlobId, Seconds
+from p2ptrain.learn import wire
+
+RETRY_FIRST_S: Seconds = 1.0
+RETRY_MAX_S: Seconds = 60.0
+HEALTHY_S: Seconds = 60.0
+"""A trainer that lived that long was no failed start."""
+
+QUIT_S: Seconds = 10.0
+"""So long it may take to finish a file; then it is killed."""
+
+LAST_WORDS = 20
+"""Lines of its error output that are kept."""
+
+NICENESS = 5
+"""Training yields to the owner's programs and to the daemon, which must answer peers in time."""
+
+
+class Trainer:
+    """Keeps one trainer process alive.
+
+    Args:
+        setup: what the process is told.
+        feed: takes the answers that are inputs, and the news that it died.
+        say: takes what the owner should read.
+    """
+
+    def __init__(self, setup: wire.Setup, feed: Callable[[Input], None], say: Callable[[str], None]) -> None:
+        self._setup = setup
+        self._feed = feed
+        self._say = say
+        self._process: asyncio.subprocess.Process | None = None
+        self._accepting: dict[BlobId, asyncio.Future[str]] = {}
+        self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._quitting = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process, if one runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    def send(self, command: wire.Command) -> None:
+        """Hand a command over; without a process it is lost, as is everything that it was doing."""
+        process = self._process
+        if process is not None and process.stdin is not None and not process.stdin.is_closing():
+            process.stdin.write(wire.frame(command))
+
+    async def accept(self, blob: BlobId) -> str:
+        """Have fetched weights checked; return why they are refused, empty if they are good."""
+        if self.pid is None:
+            return "there is no trainer to check them"
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._accepting[blob] = future
+        self.send(wire.Accept(blob))
+        return await future
+
+    async def run(self) -> None:
+        """Start the process, and again whenever it ends, until `quit`."""
+        retry_s = RETRY_FIRST_S
+        while not self._quitting:
+            began = asyncio.get_running_loop().time()
+            reason = await self._live()
+            if self._quitting:
+                return
+            healthy = asyncio.get_running_loop().time() - began > HEALTHY_S
+            retry_s = RETRY_FIRST_S if healthy else retry_s
+            self._feed(TrainerLost(reason, retry_s))
+            await asyncio.sleep(retry_s)
+            retry_s = min(RETRY_MAX_S, 2 * retry_s)
+
+    async def quit(self) -> None:
+        """Let it finish what it writes, and end it."""
+        self._quitting = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        self.send(wire.Quit())
+        try:
+            async with asyncio.timeout(QUIT_S):
+                await process.wait()
+        except TimeoutError:
+            self.kill()
+            await process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _live(self) -> str:
+        """Run one process to its end; return why it ended."""
+        self._last_words.clear()
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "p2ptrain.learn.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _be_nice(process.pid)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(wire.frame(self._setup))
+        words = asyncio.create_task(self._listen(process.stderr))
+        try:
+            reason = await self._read(process.stdout)
+            code = await process.wait()
+            await words
+        except asyncio.CancelledError:
+            self.kill()
+            await process.wait()
+            raise
+        finally:
+            words.cancel()
+            for future in self._accepting.values():
+                future.set_result("the trainer died while checking them")
+            self._accepting.clear()
+        return reason or self._explain(code)
+
+    async def _read(self, stream: asyncio.StreamReader) -> str:
+        """Pass answers on until the pipe ends; return the process's own last word, if any."""
+        try:
+            while True:
+                size = wire.body_bytes(await stream.readexactly(wire.HEAD_BYTES))
+                answer = wire.decode_answer(await stream.readexactly(size))
+                match answer:
+                    case wire.Accepted(blob=blob):
+                        self._settle(blob, "")
+                    case wire.Refused(blob=blob, reason=reason):
+                        self._settle(blob, reason)
+                    case wire.Notice(text=text):
+                        self._say(text)
+                    case wire.Crashed():
+                        return f"{answer.reason}; {answer.hint}" if answer.hint else answer.reason
+                    case _:
+                        self._feed(answer)
+        except asyncio.IncompleteReadError:
+            return ""
+
+    def _settle(self, blob: BlobId, reason: str) -> None:
+        future = self._accepting.pop(blob, None)
+        if future is not None and not future.done():
+            future.set_result(reason)
+
+    async def _listen(self, stream: asyncio.StreamReader) -> None:
+        while line := await stream.readline():
+            text = line.decode(errors="replace").rstrip()
+            self._last_words.append(text)
+            self._say(f"trainer: {text}")
+
+    def _explain(self, code: int) -> str:
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        last = next((line for line in reversed(self._last_words) if line.strip()), "")
+        return f"the trainer {how}" + (f": {last}" if last else "")
+
+
+def _be_nice(pid: int) -> None:
+    with contextlib.suppress(psutil.Error, OSError):
+        if sys.platform == "win32":
+            psutil.Process(pid).nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        else:
+            psutil.Process(pid).nice(NICENESS)
