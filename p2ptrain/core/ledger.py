@@ -36,7 +36,7 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: dict[PeerId, Entry] = {}
         self._best: Stated | None = None
-        self._turn: list[PeerId] = []
+        self._turn: dict[PeerId, None] = {}
 
     def learn(self, report: Stated, now: Seconds) -> bool:
         """Take a report in; say whether it is newer than what was known of its author."""
@@ -47,6 +47,8 @@ class Ledger:
             if (report.boot, report.sequence, report.raw) <= (old.boot, old.sequence, old.raw):
                 return False
         self._entries[report.sender] = Entry(report, now)
+        self._turn.pop(report.sender, None)
+        self._turn[report.sender] = None
         if known is not None and self._best is known.report:
             self._best = report if rank(report) <= rank(known.report) else self._find_best()
         elif report.message.offer is not None and (self._best is None or rank(report) < rank(self._best)):
@@ -74,10 +76,10 @@ class Ledger:
         return iter(self._entries.values())
 
     def next_in_turn(self) -> Stated | None:
-        """One report after the other: so everybody's comes to be known everywhere, if slowly."""
+        """One report after the other, the newest first: so everybody's comes to be known everywhere."""
         if not self._turn:
-            self._turn = list(self._entries)
-        entry = self._entries.get(self._turn.pop()) if self._turn else None
+            self._turn = dict.fromkeys(self._entries)
+        entry = self._entries.get(self._turn.popitem()[0]) if self._turn else None
         return entry.report if entry is not None else None
 
     def ranked(self, now: Seconds, fresh_s: Seconds, without: PeerId) -> list[tuple[Stated, Offer]]:

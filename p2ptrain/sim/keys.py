@@ -5,6 +5,7 @@ import hashlib
 from p2ptrain.core.types import PeerId, SwarmId
 
 SWARM = SwarmId(bytes(32))
+CERTIFICATE = b"member"
 
 
 def peer_number(number: int) -> PeerId:
@@ -36,4 +37,4 @@ class SimVerifier:
 
     def vouch(self, peer: PeerId, certificate: bytes) -> bool:
         """Everyone who says so is a member."""
-        return certificate == b"member"
+        return certificate == CERTIFICATE

@@ -11,6 +11,7 @@ from msgspec import Struct
 from p2ptrain.core.ledger import Ledger, Stated, rank
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.manifest import Manifest, read_settings
+from p2ptrain.core.messages import Contact
 from p2ptrain.core.node import Setup
 from p2ptrain.core.spread import SpreadConfig
 from p2ptrain.core.strategy import Rules
@@ -18,7 +19,7 @@ from p2ptrain.core.types import PeerId, Seconds
 from p2ptrain.sim.checks import Checks
 from p2ptrain.sim.faults import Faults
 from p2ptrain.sim.host import Host
-from p2ptrain.sim.keys import peer_number
+from p2ptrain.sim.keys import CERTIFICATE, peer_number
 from p2ptrain.sim.toy import ToyBlobs, ToyLearner
 from p2ptrain.sim.trainer import Learner
 from p2ptrain.sim.world import MakeLearner, Observer, World
@@ -73,6 +74,7 @@ class Summary(Struct, frozen=True):
     best_loss: float
     accuracy: float | None = None
     accuracy_worst: float | None = None
+    accuracy_best: float | None = None
     alone_accuracy: float | None = None
     alone_loss: float | None = None
     notes: dict[str, int] = {}
@@ -84,6 +86,9 @@ def build(scenario: Scenario, learner: MakeLearner | None = None, rules: Rules |
     rules = rules or load(manifest.strategy)
     peers = [peer_number(number) for number in range(scenario.peers)]
     setups = [make_setup(manifest, rules, me, own_seed(scenario, n)) for n, me in enumerate(peers)]
+    if scenario.introduce:
+        contact = Contact(CERTIFICATE, ("simulated",))
+        setups = [msgspec.structs.replace(setup, contact=contact) for setup in setups]
     if learner is None:
         blobs: ToyBlobs = {}
 
@@ -224,6 +229,7 @@ def sum_up(world: World, scenario: Scenario, informed: float, cpu_s: float) -> S
         best_loss=best.message.offer.loss if best and best.message.offer else math.nan,
         accuracy=fmean(accuracies) if accuracies else None,
         accuracy_worst=min(accuracies, default=None),
+        accuracy_best=max(accuracies, default=None),
         alone_accuracy=fmean(alone_accuracies) if alone_accuracies else None,
         alone_loss=fmean(loss for loss, _ in alone) if alone else None,
         notes=dict(sorted(notes.items())),

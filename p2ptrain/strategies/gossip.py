@@ -47,6 +47,10 @@ from p2ptrain.core.strategy import Context, Event, Told
 from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, Slot, peer_text, short
 
 MIX = Slot(Ref("mix"))
+FETCH_TRIES = 3
+TURNED_AWAY_MAX = 3
+"""So many busy peers in a round, then the next round is waited for (guess)."""
+
 PATIENCE_MAX = 12.0
 """No partner is waited for longer than this many times `timeout_s`, whatever was usual (guess)."""
 
@@ -57,6 +61,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     exchange_steps: optimiser steps between two exchanges.
     mix_examples: held-out examples on which a mixture is measured.
     report_s: time between two measurements of the own loss for the report (guess).
+    ask_again_s: a question without answer is repeated after this: messages get lost (guess).
     timeout_s: an exchange with a silent partner is given up after this, or 4 times the usual (guess).
     settle_s: at the end, so long at most is waited for the others (guess).
     consensus: exchanges without training at the end, for each doubling of the number of peers.
@@ -65,6 +70,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     exchange_steps: Annotated[int, Meta(ge=1)] = 50
     mix_examples: Annotated[int, Meta(ge=1)] = 128
     report_s: Annotated[float, Meta(gt=0)] = 2.0
+    ask_again_s: Annotated[float, Meta(gt=0)] = 1.0
     timeout_s: Annotated[float, Meta(gt=0)] = 5.0
     settle_s: Annotated[float, Meta(ge=0)] = 20.0
     consensus: Annotated[int, Meta(ge=0)] = 2
@@ -107,7 +113,7 @@ class Phase(StrEnum):
 class Exchange(Struct):
     """The meeting under way: who, whose count, and the two snapshots as far as they are known.
 
-    fetched: theirs was asked for.
+    fetched: theirs was asked for; failures: so often it did not come.
     """
 
     partner: PeerId
@@ -118,6 +124,7 @@ class Exchange(Struct):
     mine_bytes: int = 0
     theirs: Offer | None = None
     fetched: bool = False
+    failures: int = 0
 
 
 class Strategy:
@@ -135,6 +142,7 @@ class Strategy:
         self._turn = 0
         self._exchange: Exchange | None = None
         self._meetings = 0
+        self._turned_away = 0
         self._joining: Offer | None = None
         self._may_join = False
         self._mixing = Mixing()
@@ -181,7 +189,7 @@ class Strategy:
             case Told(sender=sender, message=Answer() as answer):
                 return self._on_answer(ctx, sender, answer)
             case Told(sender=sender, message=Busy() as busy):
-                return self._end(ctx, "busy") if self._is_with(sender, busy.number) else []
+                return self._on_busy(ctx) if self._is_with(sender, busy.number) else []
             case Fetched(blob=blob):
                 return self._on_fetched(blob)
             case FetchFailed(blob=blob):
@@ -216,6 +224,7 @@ class Strategy:
             effects.append(Evaluate("own", (OWN,)))
         effects += self._catch_up(ctx)
         if self._step > 0 and self._exchange is None:
+            self._turned_away = 0
             effects += self._begin_exchange(ctx)
         left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.exchange_steps
         return [*effects, Train(min(self._config.exchange_steps, left))]
@@ -271,7 +280,7 @@ class Strategy:
     def _meet(self, exchange: Exchange) -> list[Effect]:
         self._exchange = exchange
         self._meetings += 1
-        return [Publish(self._tag("swap")), SetTimer("exchange", self._patience())]
+        return [Publish(self._tag("swap")), SetTimer("exchange", self._config.ask_again_s)]
 
     def _tag(self, what: str) -> str:
         """Name what is asked for this exchange: answers to an earlier one mean nothing."""
@@ -307,6 +316,14 @@ class Strategy:
             exchange.starter, exchange.number, exchange.theirs = False, swap.number, offer
         # Both asked at once: the smaller id's question counts, and is asked again in case it was lost.
         return self._show(ctx)
+
+    def _on_busy(self, ctx: Context) -> list[Effect]:
+        """Try the next address of the law at once: a round without averaging is lost."""
+        effects = self._end(ctx, "busy")
+        self._turned_away += 1
+        if self._phase is Phase.RUN and self._turned_away <= TURNED_AWAY_MAX:
+            effects += self._begin_exchange(ctx)
+        return effects
 
     def _answer_when_done(self, sender: PeerId, swap: Swap) -> list[Effect]:
         """Late ones may still come to the result; the result itself stays."""
@@ -346,8 +363,13 @@ class Strategy:
             self._joining = None
             return []
         exchange = self._exchange
-        failed = exchange is not None and exchange.theirs is not None and exchange.theirs.blob == blob
-        return self._end(ctx, "weights did not come") if failed else []
+        if exchange is None or exchange.theirs is None or exchange.theirs.blob != blob:
+            return []
+        exchange.failures += 1
+        if exchange.failures >= FETCH_TRIES:
+            return self._end(ctx, "weights did not come")
+        exchange.fetched = False
+        return self._fetch_theirs(ctx)
 
     def _on_mixture(self, ctx: Context, event: Evaluated) -> list[Effect]:
         """Decide by the running effect of this peer, then move by half of the (clipped) difference."""
@@ -383,7 +405,11 @@ class Strategy:
         if self._exchange is None:
             return []
         left_s = self._exchange.begun + self._patience() - ctx.now
-        return [SetTimer("exchange", left_s)] if left_s > 0.01 else self._end(ctx, "no answer in time")
+        if left_s <= 0.01:
+            return self._end(ctx, "no answer in time")
+        asked = self._exchange.starter and self._exchange.theirs is None
+        again = self._show(ctx) if asked else []
+        return [*again, SetTimer("exchange", min(left_s, self._config.ask_again_s))]
 
     def _is_with(self, sender: PeerId, number: int) -> bool:
         exchange = self._exchange

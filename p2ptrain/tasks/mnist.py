@@ -17,6 +17,9 @@ FOLDER = "P2PTRAIN_DATA"
 
 @dataclass(frozen=True)
 class Config:
+    """examples: so many of the training set; 0: all."""
+
+    examples: int = 0
     width: int = 64
     lr: float = 0.05
     batch_size: int = 32
@@ -36,7 +39,8 @@ def data(cfg: Config, split: str) -> TensorDataset:
             f"put the four files of MNIST into a folder and set {FOLDER} to it",
         )
     images, labels = read_pictures(folder, split)
-    return TensorDataset(images / 255, labels)
+    count = cfg.examples if cfg.examples and split == "train" else len(images)
+    return TensorDataset(images[:count] / 255, labels[:count])
 
 
 task = Task("mnist", version="1", model=model, data=data, loss=classification, config=Config)
