@@ -16,7 +16,7 @@ from msgspec import Struct
 from p2ptrain.cli.main import home_option
 from p2ptrain.cli.output import human_bytes, json_option, percent, say, table, write_json
 from p2ptrain.cli.quantities import parse_settings
-from p2ptrain.core.errors import P2PTrainError
+from p2ptrain.core.errors import ConfigError, P2PTrainError
 from p2ptrain.core.types import peer_from_text
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ def demo(picture: str, keep: bool, json_file: str | None, **options: Any) -> Non
     """Start real daemons here, train, kill one, let it return, and compare with each alone."""
     began = time.monotonic()
     parse_settings(options["task_set"])
+    for file in (picture, json_file or "-"):
+        if not Path(file).parent.is_dir():
+            raise ConfigError(f"{file} cannot be written: its folder is not there")
     with _terminated_like_interrupted(), _homes(keep) as folder, contextlib.ExitStack() as stack:
         members = _found_swarm(folder, stack, options)
         killed = members[-1]

@@ -6,12 +6,14 @@ import sys
 from datetime import datetime
 
 from p2ptrain.cli.output import say
+from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.daemon.config import load_config
 from p2ptrain.daemon.daemon import AlreadyRunningError, Daemon, only_one
 from p2ptrain.daemon.home import Home
 from p2ptrain.daemon.logs import close_log, open_log
 from p2ptrain.daemon.swarms import SwarmFolder, Swarms
+from p2ptrain.learn.task import check_known
 from p2ptrain.net.identity import Identity
 
 DEFAULT_TASK = "fashion"
@@ -54,8 +56,15 @@ async def _run(home: Home, folder: SwarmFolder, paused: bool, started_by: str) -
 def _choose(home: Home, swarm: str | None, identity: Identity, task: str | None) -> SwarmFolder:
     swarms = Swarms(home.swarms)
     if swarms.all() or swarm is not None:
-        return swarms.find(swarm)
+        folder = swarms.find(swarm)
+        if task not in (None, folder.manifest().task):
+            raise ConfigError(
+                f"the swarm `{folder.manifest().name}` trains {folder.manifest().task}, not {task}",
+                f"`p2ptrain swarm create --task {task}` makes another swarm",
+            )
+        return folder
     chosen = task or DEFAULT_TASK
+    check_known(chosen)
     manifest = Manifest(name=f"my-{chosen}"[:40], task=chosen, seed=datetime.now().microsecond)
     folder = swarms.create(manifest, identity, new_seed())
     say(f"no swarm yet: made a personal one, `{manifest.name}`, that trains the task `{chosen}`")

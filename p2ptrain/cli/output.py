@@ -17,6 +17,10 @@ from p2ptrain.core.errors import (
     RefusedError,
     UnreachableError,
 )
+from p2ptrain.core.text import clean
+
+LINE_CHARS_MAX = 2000
+"""Nobody reads longer lines."""
 
 
 class Exit(IntEnum):
@@ -77,12 +81,13 @@ def write_json(value: Any, json_file: str) -> None:
 
 
 def say(text: str) -> None:
-    """Tell a person something that is not the answer."""
-    click.echo(text, err=True)
+    """Tell a person something that is not the answer; part of it may be others' words."""
+    click.echo("\n".join(clean(line, LINE_CHARS_MAX) for line in text.splitlines()), err=True)
 
 
 def table(rows: list[list[str]], right: str = "") -> str:
     """Align columns; the first row is the head. `right` holds an `r` for each column that ends flush."""
+    rows = [[clean(cell, LINE_CHARS_MAX) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

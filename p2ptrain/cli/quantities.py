@@ -1,10 +1,15 @@
-"""Durations, shares and rates as people write them on a command line."""
+"""Durations, shares, rates and settings as people write them on a command line."""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from p2ptrain.core.manifest import Manifest
+
+DURATION_MAX_S = 10 * 365.25 * 86400
+_AMOUNT = r"(\d+(?:\.\d+)?|\.\d+)"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
@@ -18,10 +23,13 @@ class DurationType(click.ParamType[float]):
         """Return seconds."""
         if isinstance(value, int | float):
             return float(value)
-        parts = re.findall(r"([\d.]+)\s*(ms|min|[smhd])", value.lower())
-        if "".join(a + b for a, b in parts) != value.lower().replace(" ", ""):
+        parts = re.findall(rf"{_AMOUNT}\s*(ms|min|[smhd])", value.lower())
+        if not parts or "".join(a + b for a, b in parts) != value.lower().replace(" ", ""):
             self.fail(f"`{value}` is no duration; write 90s, 15m, 3h or 7d", param, ctx)
-        return sum(float(count) * _SECONDS[unit] for count, unit in parts)
+        seconds = sum(float(count) * _SECONDS[unit] for count, unit in parts)
+        if seconds > DURATION_MAX_S:
+            self.fail(f"`{value}` is more than ten years", param, ctx)
+        return seconds
 
 
 class ShareType(click.ParamType[float]):
@@ -50,7 +58,7 @@ class RateType(click.ParamType[float]):
         """Return bytes per second."""
         if isinstance(value, int | float):
             return float(value)
-        found = re.fullmatch(r"([\d.]+)\s*([kmg]?)(b|bit)?(/s)?", value.strip().lower())
+        found = re.fullmatch(rf"{_AMOUNT}\s*([kmg]?)(b|bit)?(/s)?", value.strip().lower())
         if found is None:
             self.fail(f"`{value}` is no rate; write 2MB or 5Mbit", param, ctx)
         rate = float(found[1]) * _BYTES[found[2]]
@@ -60,6 +68,8 @@ class RateType(click.ParamType[float]):
 DURATION = DurationType()
 SHARE = ShareType()
 RATE = RateType()
+NATURAL = click.IntRange(0)
+POSITIVE = click.IntRange(1)
 
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -76,7 +86,27 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not name:
             raise click.BadParameter(f"`{pair}` is not name=value")
         try:
-            settings[name.strip()] = msgspec.json.decode(text)
+            value = msgspec.json.decode(text)
         except msgspec.DecodeError:
-            settings[name.strip()] = text
+            value = text
+        settings[name.strip()] = text if isinstance(value, list | dict) else value
     return settings
+
+
+def make_manifest(**values: Any) -> "Manifest":
+    """Build a manifest that every member will be able to read.
+
+    Raises:
+        ConfigError: a value is outside its bounds.
+    """
+    import msgspec
+
+    from p2ptrain.core.errors import ConfigError
+    from p2ptrain.core.manifest import Manifest
+
+    try:
+        manifest = msgspec.convert(values, Manifest)
+        manifest.encode()
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise ConfigError(f"there can be no such swarm: {error}") from None
+    return manifest

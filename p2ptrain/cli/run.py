@@ -18,6 +18,7 @@ from p2ptrain.cli.output import (
     say,
     write_json,
 )
+from p2ptrain.cli.quantities import NATURAL
 from p2ptrain.core.errors import ControlError, P2PTrainError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ STOP_S = 60.0
 LOOK_EVERY_S = 0.1
 
 
-@click.command(epilog="\b\nExamples:\n  p2ptrain start\n  p2ptrain start -d --device cpu")
+@click.command(epilog="\b\nExamples:\n  p2ptrain start\n  p2ptrain start -d --task digits")
 @click.argument("swarm", required=False)
 @click.option("-d", "--detach", is_flag=True, help="Go on in the background.")
 @click.option("--paused", is_flag=True, help="Begin without training.")
@@ -75,7 +76,7 @@ def _detach(home: "Home", swarm: str | None, paused: bool, task: str | None) -> 
     while time.monotonic() < ends:
         if process.poll() is not None:
             sys.stderr.write(output.read_text(errors="replace"))
-            raise click.exceptions.Exit(process.returncode or Exit.FAILED)
+            raise click.exceptions.Exit(process.returncode)
         try:
             pid = Client(home.control).status().pid
         except ControlError:
@@ -162,7 +163,7 @@ def show_status(status: "Status") -> str:
 
 @click.command(epilog="\b\nExamples:\n  p2ptrain logs -n 50\n  p2ptrain logs -f")
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows.")
-@click.option("-n", "count", default=200, show_default=True, help="Lines from the end.")
+@click.option("-n", "count", type=NATURAL, default=200, show_default=True, help="Lines from the end.")
 @home_option
 @click.pass_obj
 def logs(home: str | None, follow: bool, count: int) -> None:
@@ -173,7 +174,8 @@ def logs(home: str | None, follow: bool, count: int) -> None:
     if not path.exists():
         raise P2PTrainError(f"there is no log at {path} yet", "`p2ptrain start` begins one")
     with path.open(errors="replace") as file:
-        for line in file.readlines()[-count:]:
+        lines = file.readlines()
+        for line in lines[max(0, len(lines) - count) :]:
             click.echo(line.rstrip("\n"))
         while follow:
             line = file.readline()

@@ -8,7 +8,7 @@ import click
 
 from p2ptrain.cli.main import home_option
 from p2ptrain.cli.output import Exit, human_bytes, json_option, number, percent, say, write_json
-from p2ptrain.cli.quantities import DURATION, RATE, SHARE, parse_settings
+from p2ptrain.cli.quantities import DURATION, NATURAL, POSITIVE, RATE, SHARE, make_manifest, parse_settings
 
 if TYPE_CHECKING:
     from p2ptrain.sim.scenario import Scenario, Summary
@@ -32,9 +32,9 @@ Examples:
 @click.option("--peers", type=click.IntRange(1, 10_000), default=8, show_default=True)
 @click.option("--strategy", default="gossip", show_default=True, help="How to cooperate.")
 @click.option("--for", "for_s", type=DURATION, help="Virtual time.  [default: until all have finished]")
-@click.option("--steps", type=int, help="Steps of each peer; 0: no end.  [default: 500; 0 with --for]")
-@click.option("--parts", type=int, help="Parts of the training data.  [default: one a peer]")
-@click.option("--seed", type=int, help="Of everything.  [default: random]")
+@click.option("--steps", type=NATURAL, help="Steps of each peer; 0: no end.  [default: 500; 0 with --for]")
+@click.option("--parts", type=POSITIVE, help="Parts of the training data.  [default: one a peer]")
+@click.option("--seed", type=NATURAL, help="Of everything.  [default: random]")
 @click.option("--latency", type=DURATION, default=0.05, help="One way.  [default: 50ms]")
 @click.option("--upload", type=RATE, default=0.0, help="Of each peer.  [default: unlimited]")
 @click.option("--loss", type=SHARE, default=0.0, help="Share of messages and transfers that vanish.")
@@ -69,15 +69,18 @@ def simulate(task: str, json_file: str | None, **options: Any) -> None:
 
 
 def _scenario(task: str, seed: int, options: dict[str, Any]) -> "Scenario":
-    from p2ptrain.core.manifest import Manifest
     from p2ptrain.sim.faults import Faults
     from p2ptrain.sim.scenario import TOY, Scenario
 
     toy = task == TOY
     for_s, steps = options["for_s"], options["steps"]
+    if round(options["liars"] * options["peers"]) >= options["peers"]:
+        raise click.BadParameter("somebody has to be honest", param_hint="--liars")
+    if options["session"] <= 0:
+        raise click.BadParameter("a computer is on for some time", param_hint="--session")
     if for_s is None and steps is None:
         for_s, steps = (DURATION.convert(TOY_FOR, None, None), 0) if toy else (0.0, TASK_STEPS)
-    manifest = Manifest(
+    manifest = make_manifest(
         name=task.rpartition(":")[2][:40],
         task=task,
         task_config=parse_settings(options["task_set"]),

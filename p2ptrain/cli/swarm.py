@@ -10,6 +10,7 @@ import click
 
 from p2ptrain.cli.main import home_option
 from p2ptrain.cli.output import (
+    LINE_CHARS_MAX,
     human_bytes,
     human_seconds,
     json_option,
@@ -19,8 +20,9 @@ from p2ptrain.cli.output import (
     table,
     write_json,
 )
-from p2ptrain.cli.quantities import DURATION, parse_settings
+from p2ptrain.cli.quantities import DURATION, NATURAL, POSITIVE, make_manifest, parse_settings
 from p2ptrain.core.errors import ConfigError, ControlError
+from p2ptrain.core.text import clean
 
 if TYPE_CHECKING:
     from p2ptrain.daemon.home import Home
@@ -45,42 +47,40 @@ def swarm() -> None:
 @click.option("--set", "task_set", multiple=True, metavar="NAME=VALUE", help="A setting of the task.")
 @click.option("--strategy-set", multiple=True, metavar="NAME=VALUE", help="A setting of the strategy.")
 @click.option("--spread-set", multiple=True, metavar="NAME=VALUE", help="A setting of how reports travel.")
-@click.option("--steps", default=0, help="Steps that each peer contributes; 0: until stopped.")
+@click.option("--steps", type=NATURAL, default=0, help="Steps that each peer contributes; 0: no end.")
 @click.option("--target-loss", type=float, help="Stop when someone reaches it.")
-@click.option("--parts", default=1, help="Cut the training data into that many equal parts, one a peer.")
+@click.option("--parts", type=POSITIVE, default=1, help="Equal parts of the training data, one a peer.")
 @click.option("--codec", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True)
-@click.option("--seed", type=int, help="Of the common start.  [default: random]")
+@click.option("--seed", type=NATURAL, help="Of the common start.  [default: random]")
 @home_option
 @click.pass_obj
 def create(home: str | None, /, task: str, strategy: str, name: str | None, **options: Any) -> None:
     """Found a swarm; this computer admits its members."""
     from p2ptrain.cli.foreground import new_seed, own_identity
-    from p2ptrain.core.manifest import Manifest
     from p2ptrain.daemon.home import find_home
     from p2ptrain.daemon.journal import setup_of
     from p2ptrain.daemon.swarms import Swarms
-    from p2ptrain.learn.task import check_known
+    from p2ptrain.learn.task import check_known, find
 
     place = find_home(home)
     identity = own_identity(place)
-    try:
-        manifest = Manifest(
-            name=(name or task.rpartition(":")[2])[:40],
-            task=task,
-            task_config=parse_settings(options["task_set"]),
-            strategy=strategy,
-            strategy_config=parse_settings(options["strategy_set"]),
-            spread_config=parse_settings(options["spread_set"]),
-            seed=options["seed"] if options["seed"] is not None else secrets.randbits(32),
-            parts=options["parts"],
-            steps=options["steps"],
-            target_loss=options["target_loss"],
-            codec=options["codec"],
-        )
-    except TypeError as error:
-        raise ConfigError(f"the manifest cannot be made: {error}") from None
+    check_known(task)
+    manifest = make_manifest(
+        name=clean(name or task.rpartition(":")[2]),
+        task=task,
+        task_config=parse_settings(options["task_set"]),
+        strategy=strategy,
+        strategy_config=parse_settings(options["strategy_set"]),
+        spread_config=parse_settings(options["spread_set"]),
+        seed=options["seed"] if options["seed"] is not None else secrets.randbits(32),
+        parts=options["parts"],
+        steps=options["steps"],
+        target_loss=options["target_loss"],
+        codec=options["codec"],
+    )
     setup_of(manifest, identity.peer, 0, None)
-    check_known(manifest.task)
+    if manifest.task_config or ":" in task:  # only torch itself can tell: that takes a second
+        find(task).configure(manifest.task_config)
     folder = Swarms(place.swarms).create(manifest, identity, new_seed())
     say(f"made the swarm `{manifest.name}` ({folder.swarm.hex()[:8]}): {task} by {strategy}")
     say("next: `p2ptrain start`, and `p2ptrain invite` for others")
@@ -92,7 +92,12 @@ def create(home: str | None, /, task: str, strategy: str, name: str | None, **op
 @click.pass_obj
 def list_(home: str | None, json_file: str | None) -> None:
     """List the swarms of this computer."""
-    facts = [_facts(folder) for folder in _swarms(home)]
+    facts = []
+    for folder in _swarms(home):
+        try:
+            facts.append(_facts(folder))
+        except ConfigError as error:
+            say(f"error: {error.message}\n  fix: {error.hint}")
     if json_file is not None:
         write_json({"swarms": facts}, json_file)
     elif not facts:
@@ -115,7 +120,7 @@ def show(home: str | None, name: str | None, json_file: str | None) -> None:
         write_json(facts, json_file)
         return
     for key, value in facts.items():
-        click.echo(f"{key:<16} {value}")
+        click.echo(f"{key:<16} {clean(str(value), LINE_CHARS_MAX)}")
 
 
 @swarm.command("leave", epilog="\b\nExample:\n  p2ptrain swarm leave friends --yes")
@@ -129,9 +134,9 @@ def leave(home: str | None, name: str, yes: bool) -> None:
     from p2ptrain.daemon.home import find_home
 
     folder = _find(home, name)
-    called = folder.manifest().name
+    called = folder.title
     with only_one(find_home(home)):
-        if folder.root() is not None:
+        if (folder.path / "root").exists():
             say(f"this computer made `{called}`: without it nobody can be admitted any more")
         if not yes:
             click.confirm(f"Leave `{called}` and delete {folder.path}?", abort=True, err=True)
@@ -163,9 +168,9 @@ def join(ctx: click.Context, invite: tuple[str, ...], yes: bool, start_now: bool
     if not yes and sys.stdin.isatty():
         click.confirm("Join?", abort=True, err=True)
     welcome = asyncio.run(_ask(parsed, own_identity(place)))
-    manifest = decode_manifest(welcome.manifest)
-    check_known(manifest.task)
+    check_known(decode_manifest(welcome.manifest).task)
     folder = Swarms(place.swarms).add(welcome, new_seed())
+    manifest = folder.manifest()
     folder.save_contacts({sender_of(raw): raw for raw in welcome.contacts})
     say(f"joined `{manifest.name}`: {manifest.task} by {manifest.strategy}")
     if start_now:

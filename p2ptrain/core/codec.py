@@ -70,12 +70,17 @@ def holds_floats(type_: Any) -> bool:
 
 def all_finite(value: Any) -> bool:
     """Say whether every float in a message is a finite number: msgspec lets NaN through."""
-    if isinstance(value, float):
+    kind = type(value)
+    if kind is float:
         return math.isfinite(value)
-    if isinstance(value, msgspec.Struct):
-        return all(all_finite(getattr(value, name)) for name in value.__struct_fields__)
-    if isinstance(value, tuple | list):
-        return all(all_finite(item) for item in value)
-    if isinstance(value, dict):
-        return all(all_finite(item) for item in value.values())
-    return True
+    if kind is int or kind is str or kind is bytes or value is None:
+        return True
+    if kind is tuple or kind is list:
+        items: Iterable[Any] = value
+    elif kind is dict:
+        items = value.values()
+    elif isinstance(value, msgspec.Struct):
+        items = msgspec.structs.astuple(value)
+    else:
+        return True
+    return all(map(all_finite, items))

@@ -100,7 +100,10 @@ class Fresh(Effect, frozen=True):
 
 
 class Train(Effect, frozen=True):
-    """Take that many more optimiser steps; answered by `Trained`. Other effects may run in between."""
+    """Take that many more optimiser steps; answered by `Trained`. Other effects may run in between.
+
+    While steps are being taken, it adds to them; one answer counts for all.
+    """
 
     steps: int
 

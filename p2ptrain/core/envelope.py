@@ -12,11 +12,12 @@ from collections import OrderedDict
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from p2ptrain.core import limits
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.errors import Offence, RemoteProtocolError
-from p2ptrain.core.messages import CARRIED_ONLY, Contact, Message
+from p2ptrain.core.messages import CARRIES, Contact, Message
 from p2ptrain.core.types import PeerId, SwarmId
 
 VERSION = 1
@@ -113,35 +114,40 @@ class Opener:
         Raises:
             RemoteProtocolError: anything is wrong with it; the neighbour is to be charged.
         """
-        verified = self._opened.get(raw) or self._open(raw)
-        if verified is None:
-            return None
+        verified = self._open(raw)
+        return self.admit(verified, via) if verified is not None else None
+
+    def admit(self, verified: Verified[Message], via: PeerId) -> Verified[Message]:
+        """Check what depends on the neighbour and on what came before; open what is carried.
+
+        Raises:
+            RemoteProtocolError: see `receive`.
+        """
         if verified.sender != via:
             raise RemoteProtocolError(Offence.FORGED, "sent in another peer's name")
-        if isinstance(verified.message, CARRIED_ONLY):
+        if type(verified.message) in CARRIES.values():
             raise RemoteProtocolError(Offence.MALFORMED, "a statement outside of any message")
         if not self._replays.fresh(via, verified.boot, verified.sequence):
             raise RemoteProtocolError(Offence.REPLAYED, f"{verified.boot}/{verified.sequence}")
-        carried = getattr(verified.message, "carried", ())
-        if not carried:
+        kind = CARRIES.get(type(verified.message))
+        if kind is None:
             return verified
-        return Verified(
-            verified.sender,
-            verified.boot,
-            verified.sequence,
-            verified.message,
-            raw,
-            tuple([self.open_statement(inner) for inner in carried]),
-        )
+        carried = []
+        for inner in getattr(verified.message, "carried", ()):
+            statement = self._opened.get(inner)
+            if statement is None or type(statement.message) is not kind:
+                statement = self._open_carried(inner, kind)
+            if statement is not None:
+                carried.append(statement)
+        return replace(verified, carried=tuple(carried))
 
     def open_statement(self, raw: bytes) -> Verified[Message]:
         """Open a statement that somebody passed on. Repeats are recognised without checking again."""
         known = self._opened.get(raw)
         if known is not None:
-            self._opened.move_to_end(raw)
             return known
         verified = self._open(raw)
-        if verified is None or not isinstance(verified.message, CARRIED_ONLY):
+        if verified is None or type(verified.message) not in CARRIES.values():
             raise RemoteProtocolError(Offence.MALFORMED, "carries something that is no statement")
         if isinstance(verified.message, Contact) and not self._verifier.vouch(
             verified.sender, verified.message.certificate
@@ -149,6 +155,21 @@ class Opener:
             raise RemoteProtocolError(Offence.FOREIGN, "a contact without membership")
         remember(self._opened, verified)
         return verified
+
+    def _open_carried(self, raw: bytes, kind: type[Message]) -> Verified[Message] | None:
+        """Open a statement of the kind that belongs there; None for a contact that does not count here.
+
+        It may have expired, or be of somebody refused here: that is no fault of who passes it on.
+        """
+        try:
+            statement = self.open_statement(raw)
+        except RemoteProtocolError as error:
+            if error.offence is Offence.FOREIGN:
+                return None
+            raise
+        if type(statement.message) is not kind:
+            raise RemoteProtocolError(Offence.MALFORMED, "carries a statement of another kind")
+        return statement
 
     def _open(self, raw: bytes) -> Verified[Message] | None:
         if len(raw) > limits.FRAME_BYTES_MAX:
@@ -172,7 +193,7 @@ class Opener:
 
 
 def remember(opened: Opened, verified: Verified[Message]) -> None:
-    """Keep an opened message, so that the same bytes need not be checked again."""
+    """Keep an opened statement, so that the same bytes need not be checked again; the oldest goes first."""
     opened[verified.raw] = verified
     if len(opened) > limits.OPENED_MAX:
         opened.popitem(last=False)

@@ -57,9 +57,15 @@ class Ledger:
             self._shrink(report.sender)
         return True
 
+    def knows(self, report: Stated) -> bool:
+        """Say whether this very report is the one that is known of its author."""
+        entry = self._entries.get(report.sender)
+        return entry is not None and entry.report is report
+
     def forget(self, peer: PeerId) -> None:
         """Drop a peer's report, for instance because it was false."""
         entry = self._entries.pop(peer, None)
+        self._turn.pop(peer, None)
         if entry is not None and entry.report is self._best:
             self._best = self._find_best()
 
@@ -103,3 +109,4 @@ class Ledger:
         for entry in order[limits.REPORTS_MAX * 3 // 4 :]:
             if entry.report.sender != newest:
                 del self._entries[entry.report.sender]
+                self._turn.pop(entry.report.sender, None)

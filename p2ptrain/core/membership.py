@@ -159,10 +159,14 @@ class Membership:
             self._members = self._members.plus(peer)
 
     def on_contacts(self, message: Verified[Contacts], now: Seconds) -> list[Effect]:
-        """Members were introduced."""
+        """Members were introduced. Who introduces itself is introduced to everyone connected."""
         effects: list[Effect] = []
         for contact in message.carried:
-            effects += self._introduce(contact)
+            news = self._introduce(contact)
+            effects += news
+            if news and contact.sender == message.sender:
+                others = [peer for peer in self._connected if peer != contact.sender]
+                effects += [Send(peer, Contacts((contact.raw,))) for peer in others]
         return [*effects, *self.on_timer(now)] if effects else []
 
     def on_own_contact(self, contact: Introduced) -> list[Effect]:

@@ -91,5 +91,5 @@ Signable = Report | Contact
 KINDS: dict[int, type[Message]] = {1: Report, 2: News, 3: Contact, 4: Contacts, 5: Leave}
 """Append only: a kind is never used again for something else."""
 
-CARRIED_ONLY: tuple[type[Message], ...] = (Report, Contact)
-"""Statements for third parties: they arrive inside other messages, never alone."""
+CARRIES: dict[type[Message], type[Message]] = {News: Report, Contacts: Contact}
+"""Messages with statements for third parties inside, and of which kind: those never arrive alone."""

@@ -105,7 +105,7 @@ class Node:
             inputs.Combined: self._to_strategy,
             inputs.Adopted: self._to_strategy,
             inputs.Published: self._on_published,
-            inputs.LearnFailed: self._to_strategy,
+            inputs.LearnFailed: self._on_learn_failed,
             inputs.Saved: self._on_saved,
             inputs.TimerFired: self._on_timer,
             inputs.Paused: self._on_paused,
@@ -263,6 +263,10 @@ class Node:
             return self._to_strategy(event)
         self._tested = event
         return [Note("tested", {"loss": event.losses[0], "accuracy": event.accuracies[0]})]
+
+    def _on_learn_failed(self, event: inputs.LearnFailed) -> list[Effect]:
+        note = Note("learn_failed", {"what": event.tag, "reason": event.reason[:200]})
+        return [note, *self._to_strategy(event)]
 
     def _on_saved(self, event: inputs.Saved) -> list[Effect]:
         self._saved_step = event.step

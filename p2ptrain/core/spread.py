@@ -78,7 +78,7 @@ class Spread:
         ledger, trusts = self._ledger, self._membership.trusts
         before = ledger.best()
         for statement in news.carried:
-            if trusts(statement.sender, now):
+            if not ledger.knows(statement) and trusts(statement.sender, now):
                 ledger.learn(statement, now)
         best = ledger.best()
         if best is None:

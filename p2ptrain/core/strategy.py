@@ -32,7 +32,7 @@ from p2ptrain.core.ledger import Ledger, Stated
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.membership import Membership
 from p2ptrain.core.messages import Message, Offer
-from p2ptrain.core.types import PeerId, Seconds
+from p2ptrain.core.types import BlobId, PeerId, Seconds
 
 
 class Told(Struct, frozen=True):
@@ -94,6 +94,10 @@ class Context:
     def trusts(self, peer: PeerId) -> bool:
         """Say whether a peer's statements count now."""
         return self._conduct.believes(peer, self.now)
+
+    def holds(self, blob: BlobId) -> bool:
+        """Say whether weights are here."""
+        return blob in self._blobs.held
 
     def fetch(self, author: PeerId, offer: Offer) -> Fetch:
         """Build the effect that brings offered weights here, from the author or any other holder.

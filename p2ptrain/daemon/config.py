@@ -1,6 +1,7 @@
 """The owner's settings: read once from TOML, strict, never shared with anyone."""
 
 import difflib
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from msgspec import Meta, Struct
 
 from p2ptrain.core import limits
 from p2ptrain.core.errors import ConfigError
+from p2ptrain.net.addresses import PORT_MIN
 
 
 class Network(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,9 +61,26 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     _check_names(tree, Config, path, "")
     try:
-        return msgspec.convert(tree, Config)
-    except msgspec.ValidationError as error:
+        config = msgspec.convert(tree, Config)
+        _check_network(config.network)
+    except ValueError as error:  # of msgspec too
         raise ConfigError(f"a setting in {path} is wrong: {error}") from None
+    return config
+
+
+def _check_network(network: Network) -> None:
+    if network.listen and not _is_address(network.listen):
+        raise ValueError(f"network.listen: `{network.listen}` is no IP address")
+    if 0 < network.port < PORT_MIN:
+        raise ValueError(f"network.port: nobody dials a port below {PORT_MIN}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_names(tree: dict[str, Any], type_: type[Struct], path: Path, table: str) -> None:

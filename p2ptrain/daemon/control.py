@@ -89,7 +89,7 @@ class ControlServer:
         if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
             return _refuse(403, "web pages may not talk to the daemon")
         given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+        if not hmac.compare_digest(given.encode(errors="replace"), f"Bearer {self._token}".encode()):
             return _refuse(401, "wrong token", "only the owner of this home can control its daemon")
         return await handler(request)
 
@@ -113,11 +113,12 @@ async def _read(request: web.Request, type_: type[Any]) -> Any:
         async with asyncio.timeout(BODY_S):
             data = await request.read()
         return msgspec.json.decode(data or b"{}", type=type_)
-    except (TimeoutError, msgspec.DecodeError) as error:
-        raise web.HTTPBadRequest(
-            body=msgspec.json.encode(Refused(f"the command cannot be read: {error}")),
-            content_type="application/json",
-        ) from None
+    except TimeoutError:
+        problem = f"it did not come within {BODY_S:g} s"
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = str(error)
+    refused = Refused(f"the command cannot be read: {problem}")
+    raise web.HTTPBadRequest(text=msgspec.json.encode(refused).decode(), content_type="application/json")
 
 
 def _answer(value: Status | Done) -> web.Response:

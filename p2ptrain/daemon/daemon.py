@@ -17,7 +17,7 @@ from p2ptrain.core import inputs, limits
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.effects import Note
 from p2ptrain.core.envelope import Opener, Sealer, Verified
-from p2ptrain.core.errors import ConfigError, RemoteProtocolError
+from p2ptrain.core.errors import ConfigError, P2PTrainError, RemoteProtocolError
 from p2ptrain.core.messages import Contact, Message
 from p2ptrain.core.node import Node
 from p2ptrain.core.types import BlobId, PeerId, Ref, Seconds, peer_text
@@ -61,7 +61,9 @@ def only_one(home: Home) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise AlreadyRunningError("p2ptrain is already running in this home") from None
+        raise AlreadyRunningError(
+            "p2ptrain is already running in this home", "`p2ptrain stop` ends it"
+        ) from None
     try:
         yield
     finally:
@@ -127,9 +129,10 @@ class Daemon:
         setup = setup_of(self._manifest, self._identity.peer, seed, contact)
         swarm = membership.swarm
         codec = Codec(setup.rules.messages)
+        admission = self._folder.admission(self._refuses)
         header = Header(swarm, self._identity.peer, self._record.manifest, seed, contact)
         self._journal = Journal(self._folder.journal, header)
-        verifier = SwarmVerifier(membership.root, lambda peer: self._driver.refuses(peer))
+        verifier = SwarmVerifier(membership.root, self._refuses)
         self._opener = Opener(verifier, swarm, codec)
         self._driver = Driver(
             Node(setup),
@@ -142,7 +145,6 @@ class Daemon:
         )
         self._trainer = Trainer(self._trainer_setup(), self._driver.feed, logger.info)
         loopback = is_only_here(addresses)
-        admission = self._folder.admission(self._driver.refuses)
         reception = None
         if admission is not None:
             signed = self._record.manifest, self._record.manifest_signature
@@ -164,10 +166,9 @@ class Daemon:
     async def _open(self) -> None:
         try:
             await self._transport.start(self._config.network.listen, self._port())
-        except OSError as error:
+        except P2PTrainError as error:
             raise ConfigError(
-                f"TCP port {self._port()} cannot be used: {error.strerror}",
-                "set another as `port` under [network] in config.toml",
+                error.message, f"set `listen` or `port` under [network] in {self._home.config}"
             ) from None
 
     async def _end(self, trainer_task: asyncio.Task[None] | None) -> None:
@@ -268,6 +269,9 @@ class Daemon:
 
     def _port(self) -> int:
         return self._config.network.port or self._record.port
+
+    def _refuses(self, peer: PeerId) -> bool:
+        return self._driver.refuses(peer)
 
     def _trainer_setup(self) -> wire.Setup:
         manifest, training = self._manifest, self._config.training

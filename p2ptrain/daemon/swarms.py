@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from msgspec import Struct
 
-from p2ptrain.core.errors import ConfigError
+from p2ptrain.core.errors import ConfigError, P2PTrainError
 from p2ptrain.core.manifest import Manifest, decode_manifest
+from p2ptrain.core.text import clean
 from p2ptrain.core.types import PeerId, SwarmId
 from p2ptrain.net.admission import Admission, AdmissionBook, decode_book
 from p2ptrain.net.authority import Issuer, Root, decode_issuer, decode_root
@@ -36,7 +39,7 @@ T = TypeVar("T")
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """What is kept of a swarm besides keys.
 
-    boots: how often this node started in it; every start has a number of its own.
+    boots: number of the last start. It only grows, also after joining again: peers believe what is newer.
     seed: of this node's randomness that lasts, as its first weights.
     """
 
@@ -64,12 +67,27 @@ class SwarmFolder:
         return _decode(self.path / "swarm.msgpack", Record)
 
     def manifest(self) -> Manifest:
-        """Read the swarm's manifest."""
-        return decode_manifest(self.record().manifest)
+        """Read the swarm's manifest; its name is somebody's words, made harmless."""
+        manifest = decode_manifest(self.record().manifest)
+        return msgspec.structs.replace(manifest, name=clean(manifest.name))
 
     def membership(self) -> Membership:
         """Read this node's certificates."""
-        return decode_membership(_read(self.path / "membership"))
+        return _load(self.path / "membership", decode_membership)
+
+    @property
+    def title(self) -> str:
+        """Its name and the beginning of its id, for people; a damaged one has no name."""
+        try:
+            name = self.manifest().name
+        except P2PTrainError:
+            name = "damaged"
+        return f"{name} ({self.path.name[:8]})"
+
+    def is_called(self, name: str) -> bool:
+        """Say whether that is its name, its id, or the beginning of its id."""
+        id_ = self.path.name
+        return bool(name) and (self.title == f"{name} ({id_[:8]})" or id_.startswith(name[: len(id_)]))
 
     @property
     def swarm(self) -> SwarmId:
@@ -84,12 +102,12 @@ class SwarmFolder:
     def root(self) -> Root | None:
         """Read the root key, if this computer made the swarm."""
         path = self.path / "root"
-        return decode_root(_read(path)) if path.exists() else None
+        return _load(path, decode_root) if path.exists() else None
 
     def issuer(self) -> Issuer | None:
         """Read the issuer's key, if this node admits members."""
         path = self.path / "issuer"
-        return decode_issuer(_read(path)) if path.exists() else None
+        return _load(path, decode_issuer) if path.exists() else None
 
     def admission(self, refused: Callable[[PeerId], bool]) -> Admission | None:
         """Build the admission of new members, if this node admits any."""
@@ -97,7 +115,7 @@ class SwarmFolder:
         if issuer is None:
             return None
         path = self.path / "admissions"
-        book = decode_book(_read(path)) if path.exists() else AdmissionBook()
+        book = _load(path, decode_book) if path.exists() else AdmissionBook()
         return Admission(issuer, book, lambda book: write_private(path, book.encode()), refused)
 
     # -- writing -----------------------------------------------------------------------------------
@@ -114,10 +132,11 @@ class SwarmFolder:
         """Keep the other members' contacts."""
         write_private(self.path / "contacts.msgpack", msgspec.msgpack.encode(contacts))
 
-    def count_boot(self) -> Record:
+    def count_boot(self, clock: Clock = wall_clock) -> Record:
         """Give this start its number, before anything is signed with it."""
         record = self.record()
-        record = msgspec.structs.replace(record, boots=record.boots + 1)
+        boots = max(record.boots + 1, int(clock().timestamp()))
+        record = msgspec.structs.replace(record, boots=boots)
         self.save_record(record)
         return record
 
@@ -133,25 +152,24 @@ class Swarms:
         self._folder = folder
 
     def all(self) -> list[SwarmFolder]:
-        """The swarms, the one joined first first."""
-        folders = [SwarmFolder(path.parent) for path in self._folder.glob("*/swarm.msgpack")]
-        return sorted(folders, key=lambda folder: folder.record().joined_at)
+        """The swarms, damaged or not, by id."""
+        return [SwarmFolder(path.parent) for path in sorted(self._folder.glob("*/swarm.msgpack"))]
 
     def find(self, name: str | None) -> SwarmFolder:
         """Return the swarm of that name or beginning of id; without a name the one joined last.
 
         Raises:
-            ConfigError: there is none, or more than one.
+            ConfigError: there is none, or more than one; or, without a name, one is damaged.
         """
         swarms = self.all()
         if not swarms:
             raise ConfigError("this computer is in no swarm", "`p2ptrain start` makes one, or join by invite")
         if name is None:
-            return swarms[-1]
-        found = [s for s in swarms if s.manifest().name == name or s.swarm.hex().startswith(name)]
+            return max(swarms, key=lambda swarm: swarm.record().joined_at)
+        found = [swarm for swarm in swarms if swarm.is_called(name)]
         if len(found) == 1:
             return found[0]
-        known = ", ".join(f"{s.manifest().name} ({s.swarm.hex()[:8]})" for s in swarms)
+        known = ", ".join(swarm.title for swarm in swarms)
         problem = "more than one swarm is called" if found else "there is no swarm called"
         raise ConfigError(f"{problem} `{name}`", f"known are: {known}")
 
@@ -174,11 +192,12 @@ class Swarms:
         return folder
 
     def add(self, welcome: Welcome, seed: int, clock: Clock = wall_clock) -> SwarmFolder:
-        """Keep what an issuer gave."""
+        """Keep what an issuer gave; what is damaged is made anew."""
         folder = self._make(welcome.membership.swarm)
-        known = folder.record() if (folder.path / "swarm.msgpack").exists() else None
         folder.save_membership(welcome.membership)
-        if known is None:
+        try:
+            folder.record()
+        except ConfigError:
             signed = welcome.manifest, welcome.manifest_signature
             folder.save_record(Record(*signed, free_port(), clock().isoformat(), seed=seed))
         return folder
@@ -214,5 +233,16 @@ def _read(path: Path) -> bytes:
 def _decode(path: Path, type_: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(_read(path), type=type_)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise ConfigError(f"{path} is damaged", "restore it from a backup, or join the swarm again") from None
+
+
+def _load(path: Path, decode: Callable[[bytes], T]) -> T:
+    """Read a file of keys or certificates, and name it if it is damaged."""
+    data = _read(path)
+    try:
+        return decode(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is damaged: {error.message}", error.hint) from None
+    except (x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{path} is damaged: {error}", "restore it from a backup") from None

@@ -110,7 +110,8 @@ class Worker:
 
 def main() -> int:
     """Run a trainer for the daemon at the other end of stdin and stdout; return the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the daemon decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group: the daemon decides
+        signal.signal(number, signal.SIG_IGN)
     pipes = _take_pipes()
     body = pipes.read()
     if body is None:

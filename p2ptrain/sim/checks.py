@@ -5,10 +5,10 @@ import math
 from msgspec import Struct
 
 from p2ptrain.core import limits
-from p2ptrain.core.effects import Adopt, Evaluate, Fetch, Fresh, Note, Send, Sign, Train
+from p2ptrain.core.effects import Adopt, Combine, Evaluate, Fetch, Fresh, Note, Send, Sign, Train
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.messages import News, Report
-from p2ptrain.core.types import BlobId, PeerId, Seconds, is_blob, short
+from p2ptrain.core.types import OWN, BlobId, PeerId, Seconds, is_blob, short
 from p2ptrain.sim.host import Host
 from p2ptrain.sim.world import World
 
@@ -70,6 +70,12 @@ class Checks:
                     self._fail(host, "adopts after the end (G9)")
                 if is_blob(ref):
                     self._check_trust(host, watch, BlobId(ref))
+            case Combine(out=out, terms=terms) if out == OWN:
+                if watch.finished:
+                    self._fail(host, "changes its weights after the end (G9)")
+                for _, ref in terms:
+                    if is_blob(ref):
+                        self._check_trust(host, watch, BlobId(ref))
             case Evaluate(refs=refs):
                 watch.measured.update((BlobId(ref), None) for ref in refs if is_blob(ref))
             case Sign(statement=Report() as report):
@@ -91,6 +97,8 @@ class Checks:
             self._fail(host, "reports a loss that is not finite")
         if report.offer is None:
             return
+        if report.offer.blob not in host.blobs:
+            self._fail(host, f"offers {report.offer.blob[:12]} and does not have it")
         watch.own_blobs[report.offer.blob] = None
         if self._keeps_best and report.offer.loss > watch.best_offer:
             self._fail(host, "offers worse weights than before (G6)")

@@ -17,7 +17,7 @@ from p2ptrain.core.effects import (
     SetTimer,
     Sign,
 )
-from p2ptrain.core.envelope import Opener, Sealer, Verified, remember
+from p2ptrain.core.envelope import Opener, Sealer, Verified
 from p2ptrain.core.errors import Offence, RemoteProtocolError
 from p2ptrain.core.inputs import Input
 from p2ptrain.core.membership import Members
@@ -123,14 +123,19 @@ class Host:
                 observer(self, world.now)
         self._feeding = False
 
-    def on_frame(self, source: PeerId, raw: bytes) -> None:
-        """Bytes arrived."""
+    def on_frame(self, source: PeerId, frame: Verified[Message] | bytes) -> None:
+        """A message arrived, or bytes that nobody sealed."""
         if not self.alive:
             return
-        self.bytes_received += len(raw)
         self.frames_received += 1
+        opener = self._opener
         try:
-            message = self._opener.receive(raw, source)
+            if isinstance(frame, bytes):
+                self.bytes_received += len(frame)
+                message = opener.receive(frame, source)
+            else:
+                self.bytes_received += len(frame.raw)
+                message = opener.admit(frame, source)
         except RemoteProtocolError as error:
             self.feed(inputs.Offended(source, error.offence, error.detail))
             return
@@ -164,9 +169,7 @@ class Host:
     # -- effects -----------------------------------------------------------------------------------
 
     def _send(self, effect: Send) -> None:
-        sealed = self._sealer.seal(effect.message)
-        remember(self.world.opened, sealed)
-        self.world.send(self, effect.to, sealed.raw)
+        self.world.send(self, effect.to, self._sealer.seal(effect.message))
 
     def _set_timer(self, effect: SetTimer) -> None:
         number = self._timers[effect.key] = self._timers.get(effect.key, 0) + 1

@@ -67,7 +67,8 @@ class SimTrainer:
         """Begin an effect; its answer comes later."""
         self._catch_up(now)
         if isinstance(effect, Train):
-            self._todo, self._since = effect.steps, now
+            self._since = self._since if self._todo else now
+            self._todo += effect.steps
             self._schedule()
         elif isinstance(effect, Halt):
             if self._todo:

@@ -181,7 +181,8 @@ class Strategy:
             case Published(tag="offer"):
                 return self._on_offered(event)
             case LearnFailed(tag="offer"):
-                return self._on_not_offered(event)
+                del self._publishing[:1]
+                return self._finish()
             case Published() if event.tag == self._tag("swap"):
                 return self._on_snapshot(ctx, event)
             case Told(sender=sender, message=Swap() as swap):
@@ -245,10 +246,6 @@ class Strategy:
             self._offer = Offer(event.blob, event.size_bytes, self._publishing.pop(0))
         return [*self._tell(), *self._finish()]
 
-    def _on_not_offered(self, event: LearnFailed) -> list[Effect]:
-        del self._publishing[:1]
-        return [Note("not_published", {"reason": event.reason[:200]}), *self._finish()]
-
     def _finish(self) -> list[Effect]:
         done = self._phase is Phase.DONE
         return [Finish("all steps done; averaged with the others")] if done else []
@@ -260,17 +257,15 @@ class Strategy:
 
     def _recover(self) -> list[Effect]:
         """Training diverged: go back to the last weights that were good."""
+        note = Note("diverged", {"step": self._step})
         if self._offer is None or self._phase is Phase.DONE:
-            return [Note("diverged", {"step": self._step})]
-        return [
-            Note("diverged", {"step": self._step, "back_to": self._offer.loss}),
-            Adopt("back", self._offer.blob, OptimizerState.RESET, 0.5),
-        ]
+            return [note]
+        return [note, Adopt("back", self._offer.blob, OptimizerState.RESET, 0.5)]
 
     # -- an exchange -------------------------------------------------------------------------------
 
     def _begin_exchange(self, ctx: Context) -> list[Effect]:
-        reachable = dict.fromkeys(ctx.partners())
+        reachable = dict.fromkeys(filter(ctx.trusts, ctx.partners()))
         self._turn += 1
         partner = law.expo(ctx.membership.members, ctx.me, self._turn, reachable.__contains__)
         if partner is None:
@@ -306,6 +301,8 @@ class Strategy:
         offer = Offer(swap.blob, swap.size_bytes, 0.0)
         if self._phase is Phase.DONE:
             return self._answer_when_done(sender, swap)
+        if not ctx.trusts(sender):
+            return [Send(sender, Busy(swap.number))]
         exchange = self._exchange
         given_up = exchange is not None and exchange.partner == sender and not exchange.starter
         if exchange is None or (given_up and exchange.number != swap.number):
@@ -332,11 +329,10 @@ class Strategy:
         return [Send(sender, Answer(swap.number, self._offer.blob, self._offer.size_bytes))]
 
     def _on_answer(self, ctx: Context, sender: PeerId, answer: Answer) -> list[Effect]:
-        if not self._is_with(sender, answer.number) or self._exchange is None:
+        exchange = self._exchange
+        if exchange is None or exchange.theirs is not None or not self._is_with(sender, answer.number):
             return []
-        if self._exchange.theirs is not None:
-            return []
-        self._exchange.theirs = Offer(answer.blob, answer.size_bytes, 0.0)
+        exchange.theirs = Offer(answer.blob, answer.size_bytes, 0.0)
         return self._fetch_theirs(ctx)
 
     def _fetch_theirs(self, ctx: Context) -> list[Effect]:
@@ -350,9 +346,9 @@ class Strategy:
         if self._joining is not None and self._joining.blob == blob:
             return [Evaluate("join", (OWN, blob), examples_max=self._config.mix_examples)]
         exchange = self._exchange
-        if exchange is None or exchange.theirs is None or exchange.theirs.blob != blob:
+        if exchange is None or exchange.theirs is None or exchange.mine is None:
             return []
-        if exchange.mine is None:
+        if exchange.theirs.blob != blob:
             return []
         tag, mine = self._tag("mix"), exchange.mine
         mix = Combine(tag, MIX, ((0.5, mine), (0.5, blob)))
@@ -366,7 +362,7 @@ class Strategy:
         if exchange is None or exchange.theirs is None or exchange.theirs.blob != blob:
             return []
         exchange.failures += 1
-        if exchange.failures >= FETCH_TRIES:
+        if exchange.failures >= FETCH_TRIES or not ctx.trusts(exchange.partner):
             return self._end(ctx, "weights did not come")
         exchange.fetched = False
         return self._fetch_theirs(ctx)
@@ -412,13 +408,8 @@ class Strategy:
         return [*again, SetTimer("exchange", min(left_s, self._config.ask_again_s))]
 
     def _is_with(self, sender: PeerId, number: int) -> bool:
-        exchange = self._exchange
-        return (
-            exchange is not None
-            and exchange.starter
-            and exchange.partner == sender
-            and exchange.number == number
-        )
+        asked = self._exchange
+        return asked is not None and asked.starter and (asked.partner, asked.number) == (sender, number)
 
     def _patience(self) -> Seconds:
         usual = median(self._durations) if self._durations else 0.0

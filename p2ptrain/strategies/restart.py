@@ -14,7 +14,7 @@ Exact form, defaults and what was measured: ALGORITHMS 2.1, 4.1, 5.
 import math
 from enum import StrEnum
 from random import Random
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -75,9 +75,6 @@ TRIED_MAX = 64
 """Offers that failed are remembered up to that number, the oldest forgotten first."""
 
 
-PointEffect = TypeVar("PointEffect", Fresh, Adopt)
-
-
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Settings, equal for the swarm. Defaults: ALGORITHMS 5 unless said otherwise.
 
@@ -120,13 +117,6 @@ class Memory(Struct, frozen=True):
     lr_scale: float
 
 
-class Candidate(Struct, frozen=True):
-    """Own weights that are being published, as they were measured."""
-
-    loss: float
-    lr_scale: float
-
-
 class Claim(Struct, frozen=True):
     """An offer of another peer that is being fetched or measured here."""
 
@@ -145,8 +135,8 @@ class Strategy:
         self._accuracy: float | None = None
         self._lr_scale = 1.0
         self._keep: Offer | None = None
-        self._publishing: list[Candidate] = []
-        self._points = 0
+        self._publishing: list[tuple[float, float]] = []  # loss and rate of weights that are being written
+        self._point = 0  # counts starts: a measurement from before the last one means nothing any more
         self._trains = False
         self._claim: Claim | None = None
         self._tried: dict[BlobId, tuple[int, Seconds]] = {}
@@ -165,7 +155,8 @@ class Strategy:
             return [timer, self._fresh(own_point)]
         if ready.memory:
             memory = msgspec.msgpack.decode(ready.memory, type=Memory)
-            self._keep, self._lr_scale = memory.keep, memory.lr_scale
+            self._lr_scale = memory.lr_scale
+            self._keep = memory.keep if memory.keep and ctx.holds(memory.keep.blob) else None
         return [timer, *self._measure()]
 
     def memory(self) -> bytes:
@@ -188,17 +179,19 @@ class Strategy:
             case Adopted():
                 return self._measure() if self._phase is Phase.RUN else []
             case LearnFailed(tag="fresh"):
-                return self._on_kept_weights_gone(ctx)
-            case Evaluated() if event.tag == self._own_tag():
+                self._keep = None  # its weights are gone
+                return [self._fresh(ctx.rng)] if self._phase is Phase.RUN else []
+            case Evaluated() if event.tag == f"own:{self._point}":
                 return self._on_own_loss(ctx, event)
             case Published(tag="keep"):
                 return self._on_kept(ctx, event)
             case LearnFailed(tag="keep"):
-                return self._on_not_kept(ctx, event)
+                del self._publishing[:1]
+                return self._settle_if_done(ctx)
             case TimerFired(key="compare"):
                 return [*self._compare(ctx), SetTimer("compare", self._config.compare_s)]
             case TimerFired(key="seek"):
-                return self._seek_target(ctx, [entry.report for entry in ctx.ledger.entries()])
+                return self._seek_again(ctx)
             case TimerFired(key="settle"):
                 return self._settle(ctx)
             case Fetched():
@@ -217,19 +210,12 @@ class Strategy:
     def _fresh(self, rng: Random) -> Fresh:
         spread = self._config.lr_spread
         self._lr_scale = math.exp(rng.uniform(-spread, spread))
-        return self._start_from(Fresh(rng.getrandbits(32), self._lr_scale))
-
-    def _start_from(self, point: PointEffect, loss: float = math.inf) -> PointEffect:
-        """Go on from other weights: measurements of the old ones mean nothing any more."""
-        self._points += 1
-        self._loss = loss
-        return point
-
-    def _own_tag(self) -> str:
-        return f"own:{self._points}"
+        self._loss = math.inf
+        self._point += 1
+        return Fresh(rng.getrandbits(32), self._lr_scale)
 
     def _measure(self) -> list[Effect]:
-        return [Evaluate(self._own_tag(), (OWN,))]
+        return [Evaluate(f"own:{self._point}", (OWN,))]
 
     def _on_trained(self, ctx: Context, event: Trained) -> list[Effect]:
         self._step, self._samples = event.step, event.samples
@@ -244,42 +230,32 @@ class Strategy:
         if not math.isfinite(self._loss):
             return self._recover(ctx)
         self._diverged = 0
-        known = [kept.loss for kept in (self._keep, *self._publishing) if kept]
-        better = self._loss < min(known, default=math.inf)
-        if better:
-            self._publishing.append(Candidate(self._loss, self._lr_scale))
-        first: list[Effect] = [Publish("keep")] if better else self._tell()
-        return [*first, *self._train(ctx), *self._settle_if_done(ctx)]
+        known = [loss for loss, _ in self._publishing] + ([self._keep.loss] if self._keep else [])
+        if self._loss >= min(known, default=math.inf):
+            return [*self._tell(), *self._train(ctx), *self._settle_if_done(ctx)]
+        self._publishing.append((self._loss, self._lr_scale))
+        return [Publish("keep"), *self._train(ctx)]
 
     def _on_kept(self, ctx: Context, event: Published) -> list[Effect]:
         """Name the loss that was measured on these weights: by now there may be others."""
         if not self._publishing or self._phase is Phase.DONE:
             return []
-        candidate = self._publishing.pop(0)
-        keep = self._keep = Offer(event.blob, event.size_bytes, candidate.loss, candidate.lr_scale)
+        keep = self._keep = Offer(event.blob, event.size_bytes, *self._publishing.pop(0))
         target = ctx.manifest.target_loss
         if self._phase is Phase.RUN and target is not None and keep.loss <= target:
             finish = self._finish(f"target reached here: loss {keep.loss:.4g}")
             return [*self._tell(), Adopt("final", keep.blob), *finish]
         return [*self._tell(), *self._settle_if_done(ctx)]
 
-    def _on_not_kept(self, ctx: Context, event: LearnFailed) -> list[Effect]:
-        del self._publishing[:1]
-        return [Note("not_published", {"reason": event.reason[:200]}), *self._settle_if_done(ctx)]
-
-    def _on_kept_weights_gone(self, ctx: Context) -> list[Effect]:
-        self._keep = None
-        return [self._fresh(ctx.rng)] if self._phase is Phase.RUN else []
-
     def _recover(self, ctx: Context) -> list[Effect]:
         """Training diverged: go back, and more carefully."""
         self._lr_scale = max(LR_SCALE_MIN, 0.5 * self._lr_scale)
         self._diverged += 1
+        self._point += 1
         note = Note("diverged", {"step": self._step, "lr_scale": self._lr_scale})
         if self._keep is None or self._diverged > 1:
-            return [note, self._start_from(Fresh(ctx.rng.getrandbits(32), self._lr_scale))]
-        back = Adopt("fresh", self._keep.blob, OptimizerState.RESET, self._lr_scale)
-        return [note, self._start_from(back)]
+            return [note, Fresh(ctx.rng.getrandbits(32), self._lr_scale)]
+        return [note, Adopt("fresh", self._keep.blob, OptimizerState.RESET, self._lr_scale)]
 
     def _tell(self) -> list[Effect]:
         if not math.isfinite(self._loss):
@@ -291,7 +267,8 @@ class Strategy:
         if self._trains or not self._steps_left(ctx):
             return []
         self._trains = True
-        return [Train(self._round(ctx))]
+        left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.round_steps
+        return [Train(min(self._config.round_steps, left))]
 
     def _settle_if_done(self, ctx: Context) -> list[Effect]:
         waiting = self._trains or self._publishing or self._steps_left(ctx)
@@ -300,15 +277,13 @@ class Strategy:
     def _steps_left(self, ctx: Context) -> bool:
         return ctx.manifest.steps == 0 or self._step < ctx.manifest.steps
 
-    def _round(self, ctx: Context) -> int:
-        left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.round_steps
-        return min(self._config.round_steps, left)
-
     # -- step 5 ------------------------------------------------------------------------------------
 
     def _compare(self, ctx: Context) -> list[Effect]:
         if self._phase is not Phase.RUN or self._claim is not None or not math.isfinite(self._loss):
             return []
+        if sought := self._seek_again(ctx):  # nobody looked for the target while a claim was checked
+            return sought
         best = ctx.ledger.best()
         if best is None or best.sender == ctx.me:
             return []
@@ -350,6 +325,9 @@ class Strategy:
         reached = [(stated, offer) for stated, offer in self._others(ctx) if offer.loss <= target]
         return self._pick(ctx, reached) if reached else []
 
+    def _seek_again(self, ctx: Context) -> list[Effect]:
+        return self._seek_target(ctx, [entry.report for entry in ctx.ledger.entries()])
+
     # -- another's weights, checked ----------------------------------------------------------------
 
     def _on_fetched(self, event: Fetched) -> list[Effect]:
@@ -385,10 +363,8 @@ class Strategy:
         target = ctx.manifest.target_loss
         if target is not None and measured <= target + self._config.tolerance * abs(target):
             adopt = self._adopt(ctx, claim, measured)
-            return [
-                *adopt,
-                *self._finish(f"target reached by {short(claim.stated.sender)}: loss {measured:.4g}"),
-            ]
+            why = f"target reached by {short(claim.stated.sender)}: loss {measured:.4g}"
+            return [*adopt, *self._finish(why)]
         if math.isfinite(own) and measured >= own - self._config.margin * abs(own):
             return []
         return self._adopt(ctx, claim, measured)
@@ -397,11 +373,11 @@ class Strategy:
         jitter = ctx.rng.choice((0.8, 1.0, 1.25)) if self._config.lr_spread else 1.0
         most = math.exp(self._config.lr_spread)  # a liar's rate must not stop or blow up the training
         self._lr_scale = max(LR_SCALE_MIN / most, min(most, claim.offer.lr_scale * jitter))
+        self._loss = measured
+        self._point += 1
         fields = {"from": short(claim.stated.sender), "loss": measured, "step": self._step}
-        return [
-            Note("adopted", fields),
-            self._start_from(Adopt("claim", claim.offer.blob, OptimizerState.KEEP, self._lr_scale), measured),
-        ]
+        adopt = Adopt("claim", claim.offer.blob, OptimizerState.KEEP, self._lr_scale)
+        return [Note("adopted", fields), adopt]
 
     def _allowed(self, claimed: float, error: float) -> float:
         """The largest loss that an honest claim may show here."""
@@ -416,8 +392,8 @@ class Strategy:
         if self._phase is Phase.SETTLE:
             return self._final_pick(ctx)
         # After a lie at once, after a failed fetch not: while the line is full, all others would fail too.
-        known = [entry.report for entry in ctx.ledger.entries()] if wait_s == NEVER_S else []
-        return self._seek_target(ctx, known) or [SetTimer("seek", min(wait_s, SEEK_AGAIN_MAX_S))]
+        again = self._seek_again(ctx) if wait_s == NEVER_S else []
+        return again or [SetTimer("seek", min(wait_s, SEEK_AGAIN_MAX_S))]
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -445,9 +421,7 @@ class Strategy:
             if self._keep is None or offer.loss < self._keep.loss + self._config.margin * abs(self._keep.loss)
         ]
         if not better or self._final_tries >= FINAL_TRIES:
-            return self._finish_with(
-                self._keep.blob if self._keep else OWN, "the own result is the best known"
-            )
+            return self._finish_with(self._own_best(), "the own result is the best known")
         self._final_tries += 1
         return self._pick(ctx, better[:1])
 

@@ -1,0 +1,89 @@
+"""The owner's settings: strict, explained, and never written by the daemon."""
+
+import socket
+
+import pytest
+
+from p2ptrain.daemon.config import Config, load_config
+from tests.daemon.helpers import Home
+
+
+def write(home: Home, text: str | bytes) -> None:
+    (home.home / "config.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('nmae = "a"', ["a setting `nmae` that does not exist", "did you mean `name`?"]),
+        ("[network]\nprot = 1", ["a setting `network.prot`", "did you mean `network.port`?"]),
+        ("[training]\nthread = 1", ["a setting `training.thread`", "did you mean `training.threads`?"]),
+        ("[zebra]\na = 1", ["a setting `zebra`", "known here: name, network, training"]),
+        ('[network]\nport = "many"', ["is wrong", "Expected `int`, got `str`", "network.port"]),
+        ("[network]\nport = 99999", ["is wrong", "<= 65535", "network.port"]),
+        ("[network]\nport = 443", ["is wrong", "network.port", "1024"]),
+        ("network = 3", ["is wrong", "Expected `object`, got `int`"]),
+        ('[network]\nlisten = "home"', ["is wrong", "network.listen", "`home` is no IP address"]),
+        ("[training]\nthreads = -1", ["is wrong", "training.threads"]),
+        ("[training]\nthreads = 1.5", ["is wrong", "training.threads"]),
+        (f'name = "{41 * "a"}"', ["is wrong", "<= 40"]),
+        ("name = ", ["is not valid TOML"]),
+        ("[network", ["is not valid TOML"]),
+        (b'name = "\xff"', ["is not valid TOML"]),
+    ],
+    ids=lambda value: repr(value)[:40] if not isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("command", ["start", "invite"])
+def test_a_wrong_setting_is_a_sentence_with_file_and_setting(
+    text: str | bytes, words: list[str], command: str, home: Home
+) -> None:
+    home.found(task="digits")
+    write(home, text)
+    said = home.call(command)
+    assert said.code == 2
+    assert str(home.home / "config.toml") in said.err
+    for word in words:
+        assert word in said.err, said.err
+
+
+def test_a_file_that_cannot_be_read_is_a_sentence(home: Home) -> None:
+    home.found(task="digits")
+    (home.home / "config.toml").unlink()
+    (home.home / "config.toml").mkdir()
+    said = home.call("start")
+    assert said.code == 2
+    assert "config.toml cannot be read" in said.err
+
+
+def test_no_file_means_the_defaults(home: Home) -> None:
+    assert load_config(home.home / "nowhere.toml") == Config()
+
+
+def test_a_port_in_use_is_a_sentence(home: Home) -> None:
+    home.found(task="digits")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        write(home, f'[network]\nlisten = "127.0.0.1"\nport = {port}\n')
+        said = home.call("start")
+    assert said.code == 2
+    assert f"port {port} is in use by another program" in said.err
+    assert f"set `listen` or `port` under [network] in {home.home / 'config.toml'}" in said.err
+    assert not home.control.exists()
+
+
+def test_an_address_of_another_computer_is_a_sentence(home: Home) -> None:
+    home.found(task="digits")
+    write(home, '[network]\nlisten = "192.0.2.1"\n')
+    said = home.call("start")
+    assert said.code == 2
+    assert "cannot listen on 192.0.2.1" in said.err
+
+
+def test_the_daemon_leaves_the_file_as_it_is(home: Home) -> None:
+    home.found(task="digits")
+    text = '# mine\nname   =   "quiet-otter"\n[network]\nlisten="127.0.0.1"  # only here\n'
+    write(home, text)
+    home.start()
+    assert home.now().name == "quiet-otter"
+    assert home.terminate() == 0
+    assert (home.home / "config.toml").read_text() == text
