@@ -31,7 +31,7 @@ LOOK_EVERY_S = 0.5
 SAY_EVERY_S = 2.0
 PATIENCE_S = 600.0
 
-SETTINGS: dict[str, tuple[str, ...]] = {"restart": ("explore=0", "compare_s=2", "lr_spread=2")}
+SETTINGS: dict[str, tuple[str, ...]] = {"restart": ("explore=0", "compare_s=2", "lr_spread=1")}
 """For half a minute. `restart` shows what it is for: every peer tries a learning rate of its own."""
 
 EPILOG = """\b

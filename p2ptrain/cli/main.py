@@ -100,10 +100,8 @@ def home_option(command: Any) -> Any:
 def main() -> None:
     """Run a command; errors become a sentence and an exit code."""
     try:
-        cli.main(prog_name="p2ptrain", standalone_mode=False)
-        code: int = Exit.OK
-    except click.exceptions.Exit as end:
-        code = end.exit_code
+        # What a command ends with by `click.exceptions.Exit` comes back as a number.
+        code: int = cli.main(prog_name="p2ptrain", standalone_mode=False) or Exit.OK
     except click.ClickException as error:
         error.show()
         code = error.exit_code

@@ -177,7 +177,7 @@ class Daemon:
             saved = asyncio.create_task(self._driver.wait_for(inputs.Saved, SAVE_S))
             await asyncio.sleep(0)
             self._driver.feed(inputs.Leaving())
-            if self._trainer.pid is not None and not await saved:
+            if self._trainer.pid is not None and self._driver.saving and not await saved:
                 logger.warning("the last checkpoint could not be saved in time; the one before is kept")
             saved.cancel()
             await self._trainer.quit()

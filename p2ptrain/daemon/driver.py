@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from p2ptrain.core import inputs
 from p2ptrain.core.effects import (
+    Checkpoint,
     Dial,
     Drop,
     Effect,
@@ -39,7 +40,7 @@ class TrainerPort(Protocol):
         ...
 
     async def accept(self, blob: Any) -> str:
-        """Have fetched weights checked."""
+        """Have fetched weights checked; raises P2PTrainError when nobody can."""
         ...
 
 
@@ -57,6 +58,8 @@ class Driver:
     Args:
         remember: keeps a peer's signed contact for the next start.
         note: tells the owner.
+
+    saving: a checkpoint was asked for, and has not been answered.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Driver:
         self.node = node
         self.transport: Transport
         self.trainer: TrainerPort
+        self.saving = False
         self._sealer = sealer
         self._opener = opener
         self._journal = journal
@@ -108,6 +112,7 @@ class Driver:
         try:
             while self._inbox:
                 event = self._inbox.popleft()
+                self.saving = self.saving and not _ends_saving(event)
                 at = now()
                 effects = self.node.handle(at, event)
                 self._journal.record(at, event, effects)
@@ -204,10 +209,11 @@ class Driver:
                 effect.timeout_s,
                 lambda liar, error: self.offended(liar, error.offence, error.detail),
             )
+            refusal = await self.trainer.accept(effect.blob)
         except P2PTrainError as error:
+            (self._blobs / effect.blob).unlink(missing_ok=True)  # nobody has checked it
             self.feed(inputs.FetchFailed(effect.blob, error.message))
             return
-        refusal = await self.trainer.accept(effect.blob)
         if refusal:
             (self._blobs / effect.blob).unlink(missing_ok=True)
             self.offended(source, Offence.BAD_WEIGHTS, refusal)
@@ -237,12 +243,18 @@ class Driver:
         self.feed(inputs.TimerFired(key))
 
     def _learn(self, effect: Any) -> None:
+        self.saving = self.saving or isinstance(effect, Checkpoint)
         self.trainer.send(effect)
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _ends_saving(event: Input) -> bool:
+    failed = isinstance(event, inputs.LearnFailed) and event.tag == "checkpoint"
+    return failed or isinstance(event, inputs.Saved | inputs.TrainerLost)
 
 
 def describe(note: Note) -> str:

@@ -6,8 +6,10 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
 import psutil
 
+from p2ptrain.core.errors import LocalProtocolError, P2PTrainError
 from p2ptrain.core.inputs import Input, TrainerLost
 from p2ptrain.core.types import BlobId, Seconds
 from p2ptrain.learn import wire
@@ -19,6 +21,9 @@ HEALTHY_S: Seconds = 60.0
 
 QUIT_S: Seconds = 10.0
 """So long it may take to finish a file; then it is killed."""
+
+LINE_BYTES_MAX = 4096
+"""Of a longer line its end is kept."""
 
 LAST_WORDS = 20
 """Lines of its error output that are kept."""
@@ -57,9 +62,13 @@ class Trainer:
             process.stdin.write(wire.frame(command))
 
     async def accept(self, blob: BlobId) -> str:
-        """Have fetched weights checked; return why they are refused, empty if they are good."""
+        """Have fetched weights checked; return why they are refused, empty if they are good.
+
+        Raises:
+            P2PTrainError: nobody could check them, which says nothing about them.
+        """
         if self.pid is None:
-            return "there is no trainer to check them"
+            raise P2PTrainError("there is no trainer to check them")
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._accepting[blob] = future
         self.send(wire.Accept(blob))
@@ -127,7 +136,8 @@ class Trainer:
         finally:
             words.cancel()
             for future in self._accepting.values():
-                future.set_result("the trainer died while checking them")
+                if not future.done():
+                    future.set_exception(P2PTrainError("the trainer died while it checked them"))
             self._accepting.clear()
         return reason or self._explain(code)
 
@@ -150,6 +160,9 @@ class Trainer:
                         self._feed(answer)
         except asyncio.IncompleteReadError:
             return ""
+        except (LocalProtocolError, msgspec.DecodeError) as error:
+            self.kill()
+            return str(error)
 
     def _settle(self, blob: BlobId, reason: str) -> None:
         future = self._accepting.pop(blob, None)
@@ -157,10 +170,15 @@ class Trainer:
             future.set_result(reason)
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
-        while line := await stream.readline():
-            text = line.decode(errors="replace").rstrip()
-            self._last_words.append(text)
-            self._say(f"trainer: {text}")
+        """Pass on what it prints, by lines; of a progress bar only where it stood at the end."""
+        rest = b""
+        while data := await stream.read(LINE_BYTES_MAX):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                text = line.rstrip().rpartition(b"\r")[2].decode(errors="replace")
+                self._last_words.append(text)
+                self._say(f"trainer: {text}")
+            rest = rest[-LINE_BYTES_MAX:]
 
     def _explain(self, code: int) -> str:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"

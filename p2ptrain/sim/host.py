@@ -31,6 +31,8 @@ from p2ptrain.sim.trainer import Learner, SimTrainer
 if TYPE_CHECKING:
     from p2ptrain.sim.world import World
 
+ASK_INTRODUCER_S = 5.0
+
 START_S = 0.0
 """A trainer is ready at once: its start belongs to the daemon, not to the protocol."""
 
@@ -94,9 +96,15 @@ class Host:
         ready = self.learner.ready()
         self._trainer = SimTrainer(self.learner, ready, self._step_s, self._answer, self._wake)
         self.feed(inputs.Started(tuple(self._contacts.values()), tuple(self.blobs)))
-        if world.introducer is not None and world.introducer != self.peer:
-            self.connect(world.introducer)
+        self._look_for_others(self.boot)
         self._answer(START_S, ready)
+
+    def _look_for_others(self, boot: int) -> None:
+        """Ask the introducer until somebody is known, as with an invite."""
+        introducer = self.world.introducer
+        if self.alive and boot == self.boot and introducer not in (None, self.peer) and not self._contacts:
+            self.connect(introducer)
+            self.world.after(ASK_INTRODUCER_S, self._look_for_others, boot)
 
     def crash(self) -> None:
         """Lose everything that is not on disk."""

@@ -165,9 +165,11 @@ def let_time_pass(world: World, scenario: Scenario) -> float:
             world.run(scenario.for_s)
         else:
             world.run_until(finished, patience(scenario))
+            if math.isfinite(scenario.faults.until_s):
+                world.run(max(world.now, scenario.faults.until_s + 1.0))
+                world.run_until(finished, world.now + patience(scenario))  # who was away has work left
             known = best_known(world)
-            clear_s = scenario.faults.until_s
-            world.run(max(world.now, clear_s if math.isfinite(clear_s) else 0.0) + NEWS_AGE_S)
+            world.run(world.now + NEWS_AGE_S)
     finally:
         if collecting:
             gc.enable()

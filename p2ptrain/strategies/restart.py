@@ -22,7 +22,6 @@ from msgspec import Meta, Struct
 from p2ptrain.core.effects import (
     Accuse,
     Adopt,
-    Combine,
     Effect,
     Evaluate,
     Finish,
@@ -48,8 +47,9 @@ from p2ptrain.core.inputs import (
 )
 from p2ptrain.core.ledger import Stated
 from p2ptrain.core.messages import Message, Offer, Report
+from p2ptrain.core.soup import Soup
 from p2ptrain.core.strategy import Context, Event, Learned
-from p2ptrain.core.types import OWN, BlobId, Ref, Seconds, Slot, peer_text, short
+from p2ptrain.core.types import OWN, BlobId, Seconds, peer_text, short
 
 MESSAGES: tuple[type[Message], ...] = ()
 """None of its own: reports say it all."""
@@ -58,9 +58,8 @@ Positive = Annotated[float, Meta(gt=0.0)]
 Portion = Annotated[float, Meta(ge=0.0, le=1.0)]
 Steps = Annotated[int, Meta(ge=1)]
 
-SOUP = Slot(Ref("soup"))
-FINAL_TRIES = 3
-"""Liars claim the best losses: so many offers are measured at the end (guess)."""
+FINAL_TRIES = 4
+"""So many results of others are measured at the end: some may be lies (guess)."""
 
 RETRY_FIRST_S = 0.5
 RETRY_DOUBLINGS_MAX = 4
@@ -140,7 +139,8 @@ class Strategy:
         self._trains = False
         self._claim: Claim | None = None
         self._tried: dict[BlobId, tuple[int, Seconds]] = {}
-        self._final_tries = 0
+        self._soup = Soup(OWN)
+        self._tasted: dict[BlobId, None] = {}
         self._settle_until = 0.0
         self._diverged = 0
 
@@ -198,10 +198,15 @@ class Strategy:
                 return self._on_fetched(event)
             case FetchFailed():
                 return self._on_claim_lost(ctx, event.blob)
-            case Evaluated(tag="claim" | "final"):
+            case Evaluated() if event.tag in ("claim", self._taste_tag()):
                 return self._on_claim_measured(ctx, event)
-            case LearnFailed(tag="claim" | "final"):
+            case LearnFailed() if event.tag in ("claim", self._taste_tag()):
                 return self._on_claim_lost(ctx, self._claim.offer.blob) if self._claim else []
+            case Published(tag="final") if self._phase is Phase.SETTLE and self._soup.is_mixed:
+                self._keep = Offer(event.blob, event.size_bytes, self._soup.loss, self._lr_scale)
+                return [*self._tell(), *self._finish(f"all steps done; {self._soup.why}")]
+            case LearnFailed(tag="final"):
+                return self._finish(f"all steps done; {self._soup.why}")
             case _:
                 return []
 
@@ -284,11 +289,10 @@ class Strategy:
             return []
         if sought := self._seek_again(ctx):  # nobody looked for the target while a claim was checked
             return sought
-        best = ctx.ledger.best()
-        if best is None or best.sender == ctx.me:
+        if not self._is_loser(ctx):
             return []
         others = self._others(ctx)
-        if not others or not self._is_loser([stated.message.loss for stated, _ in others]):
+        if not others:
             return []
         if others[0][1].loss >= self._loss - self._config.margin * abs(self._loss):
             return []
@@ -296,9 +300,14 @@ class Strategy:
             return [Note("restarted", {"step": self._step, "loss": self._loss}), self._fresh(ctx.rng)]
         return self._pick(ctx, others[: max(1, len(others) // 4)])
 
-    def _is_loser(self, losses: list[float]) -> bool:
+    def _is_loser(self, ctx: Context) -> bool:
+        losses = [
+            entry.report.message.loss
+            for entry in ctx.ledger.entries()
+            if ctx.now - entry.seen <= self._config.fresh_s and entry.report.sender != ctx.me
+        ]
         better = sum(loss < self._loss for loss in losses)
-        return better >= math.ceil((1 - self._config.worst) * len(losses))
+        return bool(losses) and better >= math.ceil((1 - self._config.worst) * len(losses))
 
     def _others(self, ctx: Context) -> list[tuple[Stated, Offer]]:
         """Believable offers of others, best first."""
@@ -334,11 +343,9 @@ class Strategy:
         claim = self._claim
         if claim is None or claim.offer.blob != event.blob or self._phase is Phase.DONE:
             return []
-        if self._phase is not Phase.SETTLE or self._keep is None:
-            return [Evaluate("claim", (OWN, event.blob), examples_max=self._config.claim_examples)]
-        keep = self._keep.blob
-        soup = Combine("soup", SOUP, ((0.5, keep), (0.5, event.blob)))
-        return [soup, Evaluate("final", (keep, event.blob, SOUP))]
+        if self._phase is Phase.SETTLE:
+            return self._soup.taste(self._taste_tag(), event.blob)
+        return [Evaluate("claim", (OWN, event.blob), examples_max=self._config.claim_examples)]
 
     def _on_claim_lost(self, ctx: Context, blob: BlobId) -> list[Effect]:
         if self._claim is None or self._claim.offer.blob != blob:
@@ -356,8 +363,8 @@ class Strategy:
             detail = f"claimed {claim.offer.loss:.4g}, measured {measured:.4g}"
             accuse = Accuse(claim.stated.sender, Offence.FALSE_CLAIM, detail)
             return [accuse, *self._try_later(ctx, claim.offer.blob, NEVER_S)]
-        if event.tag == "final":
-            return self._adopt_final(event, claim)
+        if event.tag != "claim":
+            self._soup.judge(claim.offer.blob, short(claim.stated.sender), event.losses)
         if self._phase is Phase.SETTLE:
             return self._final_pick(ctx)
         target = ctx.manifest.target_loss
@@ -401,6 +408,7 @@ class Strategy:
         if self._phase is not Phase.RUN:
             return []
         self._phase = Phase.SETTLE
+        self._soup = Soup(self._keep.blob if self._keep else OWN)
         self._settle_until = ctx.now + self._config.settle_s
         return [SetTimer("settle", 0.0)]
 
@@ -414,31 +422,19 @@ class Strategy:
             return [SetTimer("settle", 0.5)]
         return self._final_pick(ctx)
 
+    def _taste_tag(self) -> str:
+        return f"taste:{len(self._tasted)}"
+
     def _final_pick(self, ctx: Context) -> list[Effect]:
-        better = [
-            (stated, offer)
-            for stated, offer in self._others(ctx)
-            if self._keep is None or offer.loss < self._keep.loss + self._config.margin * abs(self._keep.loss)
-        ]
-        if not better or self._final_tries >= FINAL_TRIES:
-            return self._finish_with(self._own_best(), "the own result is the best known")
-        self._final_tries += 1
-        return self._pick(ctx, better[:1])
-
-    def _adopt_final(self, event: Evaluated, claim: Claim) -> list[Effect]:
-        choices = [
-            (event.losses[0], self._own_best(), "the own result is the best known"),
-            (event.losses[1], Ref(claim.offer.blob), f"the result of {short(claim.stated.sender)} is better"),
-            (event.losses[2], SOUP, f"the mean with {short(claim.stated.sender)} is better than either"),
-        ]
-        _, ref, why = min((c for c in choices if math.isfinite(c[0])), key=lambda c: c[0], default=choices[0])
-        return self._finish_with(ref, why)
-
-    def _own_best(self) -> Ref:
-        return self._keep.blob if self._keep else OWN
-
-    def _finish_with(self, ref: Ref, why: str) -> list[Effect]:
-        return [Adopt("final", ref), *self._finish(f"all steps done; {why}")]
+        """Taste one result after the other, the best first; then finish with what tasted best."""
+        left = [(stated, offer) for stated, offer in self._others(ctx) if offer.blob not in self._tasted]
+        if left and len(self._tasted) < FINAL_TRIES:
+            self._tasted[left[0][1].blob] = None
+            return self._pick(ctx, left[:1])
+        adopt = Adopt("final", self._soup.ref)
+        if self._soup.is_mixed:
+            return [adopt, Publish("final", self._soup.ref)]
+        return [adopt, *self._finish(f"all steps done; {self._soup.why}")]
 
     def _finish(self, reason: str) -> list[Effect]:
         self._phase = Phase.DONE

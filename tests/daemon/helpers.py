@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -150,8 +150,17 @@ class Home(Member):
 
     def terminate(self) -> int:
         """SIGTERM; return the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the daemon."""
         assert self._process is not None
-        self._process.terminate()
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the daemon's end; return the exit code."""
+        assert self._process is not None
         return self._process.wait(PATIENCE_S)
 
     def end(self) -> None:
@@ -195,6 +204,13 @@ class Home(Member):
             yield
         finally:
             del os.environ[MARK]
+
+
+def end_in_order(homes: Iterable[Home]) -> None:
+    """End several daemons at once, as their owners do."""
+    for home in homes:
+        home.signal(signal.SIGTERM)
+    assert [home.wait() for home in homes] == [0 for _ in homes]
 
 
 # -- progress --------------------------------------------------------------------------------------
@@ -246,9 +262,9 @@ class Pulse(Thread):
         try:
             status = Client(member.home / "control.json").status()
         except ControlError:
-            step, waits = pace.step, None
+            step, waits, done = pace.step, None, False
         else:
-            step = status.node.step
+            step, done = status.node.step, 0 < status.node.steps <= status.node.step
             waits = {pid: queued_s(pid) for pid in (status.pid, status.trainer_pid) if pid}
         now = time.monotonic()
         for pid, queued in (waits or {}).items():
@@ -256,7 +272,7 @@ class Pulse(Thread):
         pace.waits = waits or pace.waits
         if pace.step >= 0:
             pace.longest_s = max(pace.longest_s, now - pace.since - pace.crowded_s)
-        if step != pace.step:
+        if step != pace.step or done:
             pace.step, pace.since, pace.crowded_s = step, now, 0.0
 
 

@@ -41,8 +41,9 @@ def test_a_claim_that_is_answered_while_settling_is_not_a_new_start() -> None:
     node.feed(Trained(100, 3200, 4.0, 1.0), measured("own:1", 3.0), Published("keep", blob(3), 64))
     effects = node.feed(measured("claim", 3.0, 1.0))
     assert changes(effects) == []
-    assert [effect.tag for effect in only(Evaluate, effects)] == ["final"], "Anna's weights are still here"
-    effects = node.feed(measured("final", 3.0, 1.0, 2.0))
+    (taste,) = only(Evaluate, effects)
+    assert taste.refs[:2] == (blob(3), offer(1.0).blob), "her weights are still here: they are tasted"
+    effects = node.feed(measured(taste.tag, 3.0, 1.0, 2.0))
     assert [effect.ref for effect in only(Adopt, effects)] == [offer(1.0).blob]
     assert node.node.state is State.FINISHED
 
