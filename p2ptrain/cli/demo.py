@@ -56,7 +56,10 @@ class Row(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """What a demo found. Accuracy on test data that nobody trained on; `alone`: same steps, no exchange."""
+    """What a demo found. Accuracy on test data that nobody trained on; `alone`: same steps, no exchange.
+
+    killed: empty if the run was over before there was a checkpoint to come back to.
+    """
 
     task: str
     strategy: str
@@ -101,16 +104,16 @@ def demo(picture: str, keep: bool, json_file: str | None, **options: Any) -> Non
         steps=manifest.steps,
         peers=rows,
         seconds=time.monotonic() - began,
-        killed=killed.name,
+        killed=killed.name if killed_at else "",
         killed_at_step=killed_at,
-        returned=killed.finished,
+        returned=bool(killed_at) and killed.finished,
         resumed_from_step=resumed_from,
         picture=picture,
     )
     if json_file is not None:
         write_json(result, json_file)
     if json_file != "-":
-        click.echo(_show(result))
+        click.echo(show(result))
 
 
 # -- the swarm -------------------------------------------------------------------------------------
@@ -203,7 +206,7 @@ def _progress(text: str, *, last: bool = False) -> None:
 
 
 def _train_alone(members: "list[Member]") -> "tuple[Any, list[Alone]]":
-    from p2ptrain.cli.alone import make_pool, start_alone
+    from p2ptrain.cli.alone import train_all
     from p2ptrain.daemon.home import Home
     from p2ptrain.daemon.swarms import Swarms
 
@@ -213,8 +216,7 @@ def _train_alone(members: "list[Member]") -> "tuple[Any, list[Alone]]":
     say("now each of them alone: same steps, same data, no exchange")
     manifest = Swarms(Home(members[0].home).swarms).find(None).manifest()
     who = [(peer_from_text(status.peer), status.swarm.slot) for status in statuses]
-    with make_pool() as pool:
-        return manifest, [future.result() for future in start_alone(pool, manifest, who)]
+    return manifest, train_all(manifest, who)
 
 
 def _row(member: "Member", alone: "Alone") -> Row:
@@ -244,7 +246,8 @@ def _draw(task: str, members: "list[Member]", alone: "list[Alone]") -> str:
     return draw(f"{task}: accuracy on each peer's held-out examples", curves)
 
 
-def _show(result: Result) -> str:
+def show(result: Result) -> str:
+    """Write a result for people."""
     head = ["PEER", "ALONE", "SWARM", "LOSS ALONE", "LOSS SWARM", "SAMPLES", "SENT", "RECEIVED", "TIME"]
     rows = [
         [
@@ -267,7 +270,9 @@ def _show(result: Result) -> str:
         table([head, *rows], right=" rrrrrrrr"),
         f"{better} of {len(rows)} peers got further together than alone with the same steps.",
         f"{result.killed} was killed at step {result.killed_at_step} and came back from its checkpoint at "
-        f"step {result.resumed_from_step}.",
+        f"step {result.resumed_from_step}."
+        if result.killed
+        else "nobody was killed: the run was too short for a first checkpoint.",
         f"curves: {result.picture}   all in all {result.seconds:.0f} s",
     ]
     return "\n".join(lines)

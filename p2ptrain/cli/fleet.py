@@ -123,8 +123,8 @@ class Member:
 
     @property
     def step(self) -> int:
-        """Steps taken so far."""
-        return self.status.node.step if self.status else 0
+        """Steps taken so far; a checkpoint may know of some that were not reported yet."""
+        return max(self.status.node.step, self.status.node.saved_step) if self.status else 0
 
     @property
     def finished(self) -> bool:

@@ -34,6 +34,8 @@ Examples:
 @click.option("--for", "for_s", type=DURATION, help="Virtual time.  [default: until all have finished]")
 @click.option("--steps", type=NATURAL, help="Steps of each peer; 0: no end.  [default: 500; 0 with --for]")
 @click.option("--parts", type=POSITIVE, help="Parts of the training data.  [default: one a peer]")
+@click.option("--pool", type=NATURAL, default=0, help="Examples that nobody trains on, to decide on.")
+@click.option("--skew", type=float, default=0.0, help="Divide classes by Dirichlet(SKEW); 0: evenly.")
 @click.option("--seed", type=NATURAL, help="Of everything.  [default: random]")
 @click.option("--latency", type=DURATION, default=0.05, help="One way.  [default: 50ms]")
 @click.option("--upload", type=RATE, default=0.0, help="Of each peer.  [default: unlimited]")
@@ -89,6 +91,8 @@ def _scenario(task: str, seed: int, options: dict[str, Any]) -> "Scenario":
         spread_config=parse_settings(options["spread_set"]),
         seed=seed,
         parts=options["parts"] or options["peers"],
+        pool=options["pool"],
+        skew=options["skew"],
         steps=steps or 0,
         target_loss=options["target_loss"],
         codec=options["codec"],

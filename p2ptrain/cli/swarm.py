@@ -49,7 +49,9 @@ def swarm() -> None:
 @click.option("--spread-set", multiple=True, metavar="NAME=VALUE", help="A setting of how reports travel.")
 @click.option("--steps", type=NATURAL, default=0, help="Steps that each peer contributes; 0: no end.")
 @click.option("--target-loss", type=float, help="Stop when someone reaches it.")
-@click.option("--parts", type=POSITIVE, default=1, help="Equal parts of the training data, one a peer.")
+@click.option("--parts", type=POSITIVE, default=1, help="Parts of the training data, one a peer.")
+@click.option("--pool", type=NATURAL, default=0, help="Examples that nobody trains on, to decide on.")
+@click.option("--skew", type=float, default=0.0, help="Divide classes by Dirichlet(SKEW); 0: evenly.")
 @click.option("--codec", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True)
 @click.option("--seed", type=NATURAL, help="Of the common start.  [default: random]")
 @home_option
@@ -74,6 +76,8 @@ def create(home: str | None, /, task: str, strategy: str, name: str | None, **op
         spread_config=parse_settings(options["spread_set"]),
         seed=options["seed"] if options["seed"] is not None else secrets.randbits(32),
         parts=options["parts"],
+        pool=options["pool"],
+        skew=options["skew"],
         steps=options["steps"],
         target_loss=options["target_loss"],
         codec=options["codec"],

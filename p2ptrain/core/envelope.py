@@ -208,7 +208,7 @@ class ReplayGuard:
     """Lets each message of a peer through once: a sliding window per sender."""
 
     def __init__(self) -> None:
-        self._windows: OrderedDict[PeerId, tuple[int, int, int]] = OrderedDict()
+        self._windows: dict[PeerId, tuple[int, int, int]] = {}
 
     def fresh(self, peer: PeerId, boot: int, sequence: int) -> bool:
         """Say whether this message is new, and remember it."""
@@ -227,9 +227,8 @@ class ReplayGuard:
                 return False
             seen |= bit
         self._windows[peer] = (boot, top, seen)
-        self._windows.move_to_end(peer)
         if len(self._windows) > limits.SENDERS_MAX:
-            self._windows.popitem(last=False)
+            del self._windows[next(iter(self._windows))]
         return True
 
 

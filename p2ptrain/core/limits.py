@@ -59,7 +59,7 @@ REPLAY_WINDOW = 1024
 """Sequence numbers that may arrive late, per peer."""
 
 SENDERS_MAX = 16_384
-"""Peers whose replay windows are kept; the least recently heard is forgotten first."""
+"""Peers whose replay windows are kept, more than a swarm has; the one met first is forgotten first."""
 
 OPENED_MAX = 16_384
 """Opened messages that are recognised without checking the signature again."""

@@ -22,6 +22,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         and of how reports travel.
     seed: of the common start, of the split of the data and of everything else that must be equal.
     parts: the training data is cut into that many equal disjoint parts, one a member; 1: all for everyone.
+    pool: so many examples are kept out of all training, for everyone to decide on; 0: each holds some out.
+    skew: 0: parts are alike; else classes are divided by Dirichlet(skew), the smaller the more unevenly.
     steps: optimiser steps that each member contributes; 0: until stopped.
     target_loss: the swarm stops when someone reaches it.
     codec: number format of weights on the wire.
@@ -36,6 +38,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     spread_config: Settings = {}
     seed: Natural = 0
     parts: Annotated[int, Meta(ge=1, le=limits.PEERS_MAX)] = 1
+    pool: Natural = 0
+    skew: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     steps: Natural = 0
     target_loss: Number | None = None
     codec: Annotated[str, Meta(pattern=r"^(f32|bf16)\Z")] = "f32"

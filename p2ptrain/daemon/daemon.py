@@ -18,6 +18,7 @@ from p2ptrain.core.codec import Codec
 from p2ptrain.core.effects import Note
 from p2ptrain.core.envelope import Opener, Sealer, Verified
 from p2ptrain.core.errors import ConfigError, P2PTrainError, RemoteProtocolError
+from p2ptrain.core.lifecycle import State
 from p2ptrain.core.messages import Contact, Message
 from p2ptrain.core.node import Node
 from p2ptrain.core.types import BlobId, PeerId, Ref, Seconds, peer_text
@@ -215,10 +216,16 @@ class Daemon:
     def pause(self, reason: str) -> Done:
         """Stop the work until `resume`."""
         self._driver.feed(inputs.Paused(reason))
+        state = self._driver.node.state
+        if state is not State.PAUSED:
+            return Done(f"there is nothing to pause: {state}")
         return Done("paused; `p2ptrain resume` goes on")
 
     def resume(self) -> Done:
         """Go on."""
+        state = self._driver.node.state
+        if state is not State.PAUSED:
+            return Done(f"it was not paused: {state}")
         self._driver.feed(inputs.Resumed())
         return Done("going on")
 
@@ -282,6 +289,8 @@ class Daemon:
             peer_seed=self._record.seed,
             slot=self._membership.member.slot,
             parts=manifest.parts,
+            pool=manifest.pool,
+            skew=manifest.skew,
             steps=manifest.steps,
             codec=manifest.codec,
             device=training.device,

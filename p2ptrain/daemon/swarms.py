@@ -135,7 +135,7 @@ class SwarmFolder:
     def count_boot(self, clock: Clock = wall_clock) -> Record:
         """Give this start its number, before anything is signed with it."""
         record = self.record()
-        boots = max(record.boots + 1, int(clock().timestamp()))
+        boots = max(record.boots + 1, round(1000 * clock().timestamp()))
         record = msgspec.structs.replace(record, boots=boots)
         self.save_record(record)
         return record

@@ -14,12 +14,16 @@ from torch.utils.data import TensorDataset, default_collate
 
 from p2ptrain.core.errors import ManifestError
 from p2ptrain.core.limits import GIB
-from p2ptrain.learn.randomness import mix, permutation
+from p2ptrain.learn.randomness import mix, permutation, shares
 from p2ptrain.learn.task import Task
 from p2ptrain.learn.wire import Setup
 
 VALIDATION_SHARE = 0.15
 """Of the own part (ALGORITHMS 5, measured)."""
+
+SKEWED_PART_MIN = 20
+SKEW_DRAWS_MAX = 100
+"""A part of fewer examples than that trains nothing; so often another division is tried (guess)."""
 
 ON_DEVICE_BYTES_MAX = GIB
 """Data up to this size is kept on the device: small nets train several times faster then. Guess."""
@@ -68,29 +72,64 @@ def split(task: Task, cfg: Any, device: torch.device, setup: Setup) -> Splits:
     """
     train = Source(load(task, cfg, "train"), device, task.collate)
     test = Source(load(task, cfg, "test"), device, task.collate)
-    training, validation = divide(len(train), setup.seed, setup.slot, setup.parts)
+    labels = train.labels() if setup.skew else None
+    training, validation = divide(
+        len(train), setup.seed, setup.slot, setup.parts, setup.pool, labels, setup.skew
+    )
     everything = permutation(len(test), "test", setup.seed)
     return Splits(Selection(train, training), Selection(train, validation), Selection(test, everything))
 
 
-def divide(count: int, seed: int, slot: int, parts: int) -> tuple[Tensor, Tensor]:
-    """Return which of `count` examples a peer trains on, and which it holds out: int64, disjoint.
+def divide(
+    count: int,
+    seed: int,
+    slot: int,
+    parts: int,
+    pool: int = 0,
+    labels: Tensor | None = None,
+    skew: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Return which of `count` examples a peer trains on, and which it decides on: int64, disjoint.
 
-    The examples are shuffled and cut into `parts` equal pieces; a remainder is left out. Peers with
-    equal `slot % parts` share a piece.
+    The examples are shuffled and cut into `parts` pieces: equal ones, a remainder left out; or, with
+    `skew`, of each class shares drawn from Dirichlet(skew). Peers with equal `slot % parts` share a piece.
+    A `pool` of examples in front of all that is nobody's training: everyone decides on it. Without one, a
+    peer holds out some of its own.
 
     Raises:
         ManifestError: there are too few examples for that many parts.
     """
-    size = count // parts
+    order = permutation(count, "parts", seed)
+    shared, rest = order[:pool], order[pool:]
+    size = len(rest) // parts
     if size < 2:
         raise ManifestError(
             f"{count} examples are too few for {parts} parts", "make the swarm with fewer parts of the data"
         )
     begin = slot % parts * size
-    own = permutation(count, "parts", seed)[begin : begin + size]
-    held_out = max(1, round(VALIDATION_SHARE * size))
+    own = rest[begin : begin + size]
+    if skew and labels is not None:
+        own = rest[_skewed(labels[rest], parts, skew, seed) == slot % parts]
+    if pool:
+        return own, shared
+    held_out = max(1, round(VALIDATION_SHARE * len(own)))
     return own[:-held_out], own[-held_out:]
+
+
+def _skewed(labels: Tensor, parts: int, skew: float, seed: int) -> Tensor:
+    """Return the part of each example; draws again until every part has enough."""
+    for draw in range(SKEW_DRAWS_MAX):
+        belongs = torch.zeros(len(labels), dtype=torch.int64)
+        for label in sorted(set(labels.tolist())):
+            places = (labels == label).nonzero().squeeze(1)
+            ends = (shares(parts, skew, seed, draw, label).cumsum(0) * len(places)).round().long()
+            belongs[places] = torch.searchsorted(ends[:-1], torch.arange(len(places)), right=True)
+        if belongs.bincount(minlength=parts).min() >= SKEWED_PART_MIN:
+            return belongs
+    raise ManifestError(
+        f"no division of the data with a skew of {skew} gives each of {parts} parts enough",
+        "make the swarm with fewer parts, or with a larger skew",
+    )
 
 
 @lru_cache(maxsize=8)
@@ -128,6 +167,20 @@ class Source:
 
     def __len__(self) -> int:
         return len(self._examples)
+
+    def labels(self) -> Tensor:
+        """Return the class of each example: int64, shape (count,).
+
+        Raises:
+            ManifestError: the dataset does not show them.
+        """
+        last = self._tensors[-1].cpu() if self._tensors is not None else None
+        if last is None or last.dim() != 1 or last.is_floating_point():
+            raise ManifestError(
+                "the classes of this data are not known, so it cannot be divided unevenly",
+                "make the swarm without skew, or let the task return a TensorDataset with labels last",
+            )
+        return last.long()
 
     def take(self, indices: Tensor) -> Any:
         """Return the examples at these indices; whole tensors are indexed at once."""

@@ -20,9 +20,18 @@ def permutation(count: int, purpose: str, *numbers: int) -> torch.Tensor:
 
     NumPy froze the stream of this generator for good, so peers with other versions cut the data alike.
     """
-    seed = mix(purpose, *numbers)
-    shuffled = np.random.RandomState([seed >> 32, seed & 0xFFFF_FFFF]).permutation(count)
+    shuffled = _stream(purpose, *numbers).permutation(count)
     return torch.from_numpy(shuffled.astype(np.int64, copy=False))
+
+
+def shares(count: int, concentration: float, *numbers: int) -> torch.Tensor:
+    """Return `count` shares of one from a Dirichlet distribution: float64, the same everywhere."""
+    return torch.from_numpy(_stream("shares", *numbers).dirichlet([concentration] * count))
+
+
+def _stream(purpose: str, *numbers: int) -> np.random.RandomState:
+    seed = mix(purpose, *numbers)
+    return np.random.RandomState([seed >> 32, seed & 0xFFFF_FFFF])
 
 
 class Randomness:

@@ -35,7 +35,7 @@ FRAME_BYTES_MAX = limits.MIB
 class Setup(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that a trainer is told at its start.
 
-    task, task_config, seed, parts, steps, codec: as in the manifest.
+    task, task_config, seed, parts, pool, skew, steps, codec: as in the manifest.
     slot: this peer's place in the swarm; it decides on its part of the data and on the order in it.
     peer_seed: of the randomness that differs between peers.
     device: `auto`, or what torch calls it.
@@ -49,6 +49,8 @@ class Setup(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     peer_seed: Natural = 0
     slot: Natural = 0
     parts: Annotated[int, Meta(ge=1)] = 1
+    pool: Natural = 0
+    skew: Annotated[float, Meta(ge=0)] = 0.0
     steps: Natural = 0
     codec: str = "f32"
     device: str = "auto"

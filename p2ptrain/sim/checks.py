@@ -8,7 +8,7 @@ from p2ptrain.core import limits
 from p2ptrain.core.effects import Adopt, Combine, Evaluate, Fetch, Fresh, Note, Send, Sign, Train
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.messages import News, Report
-from p2ptrain.core.types import OWN, BlobId, PeerId, Seconds, is_blob, short
+from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, is_blob, short
 from p2ptrain.sim.host import Host
 from p2ptrain.sim.world import World
 
@@ -25,6 +25,7 @@ class Watch(Struct):
     best_offer: float = math.inf
     own_blobs: dict[BlobId, None] = {}
     measured: dict[BlobId, None] = {}
+    mixtures: dict[Ref, tuple[BlobId, ...]] = {}
     fetches: int = 0
     news_allowed: float = 0.0
     refilled: Seconds = 0.0
@@ -76,8 +77,12 @@ class Checks:
                 for _, ref in terms:
                     if is_blob(ref):
                         self._check_trust(host, watch, BlobId(ref))
+            case Combine(out=out, terms=terms):
+                watch.mixtures[out] = tuple(BlobId(ref) for _, ref in terms if is_blob(ref))
             case Evaluate(refs=refs):
-                watch.measured.update((BlobId(ref), None) for ref in refs if is_blob(ref))
+                for ref in refs:
+                    blobs = (BlobId(ref),) if is_blob(ref) else watch.mixtures.get(ref, ())
+                    watch.measured.update(dict.fromkeys(blobs))
             case Sign(statement=Report() as report):
                 self._check_report(host, watch, report)
             case Fetch(sources=sources) if host.peer in sources:
@@ -88,7 +93,7 @@ class Checks:
                 pass
 
     def _check_trust(self, host: Host, watch: Watch, blob: BlobId) -> None:
-        """Nobody's weights are adopted unmeasured (G7)."""
+        """Nobody's weights are adopted that were not measured, alone or in a mixture (G7)."""
         if blob not in watch.measured and blob not in watch.own_blobs:
             self._fail(host, f"adopts {blob[:12]} unmeasured (G7)")
 

@@ -25,6 +25,8 @@ def setup_of(manifest: Manifest, number: int) -> Setup:
         peer_seed=number,
         slot=number,
         parts=manifest.parts,
+        pool=manifest.pool,
+        skew=manifest.skew,
         steps=manifest.steps,
         codec=manifest.codec,
         device="cpu",

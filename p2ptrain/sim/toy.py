@@ -9,6 +9,7 @@ networks trained on parts of the data.
 import hashlib
 import math
 import struct
+from collections.abc import Iterator
 from random import Random
 
 from p2ptrain.core.effects import (
@@ -52,10 +53,10 @@ ToyBlobs = dict[BlobId, Vector]
 
 def toy_loss(vector: Vector) -> float:
     """Return the loss of a point; NaN for a point that is not finite."""
+    if not math.isfinite(sum(vector)):
+        return math.nan
     total = 0.0
     for x in vector:
-        if not math.isfinite(x):
-            return math.nan
         basin = round(x / WIDTH)
         rest = x - WIDTH * basin
         total += DEPTH * abs(basin) + rest * rest
@@ -140,19 +141,20 @@ class ToyLearner:
         return self._slots.get(ref) or self._blobs.get(BlobId(ref))
 
     def _train(self, steps: int) -> Trained:
-        stay = (1 - RATE * min(self._lr_scale, 10.0)) ** steps
-        noise = NOISE * math.sqrt(1 - stay * stay)
-        moved = []
-        for x, bias in zip(self._own, self._bias, strict=True):
-            if not math.isfinite(x):
-                moved.append(x)
-                continue
-            basin = WIDTH * round(x / WIDTH)
-            rest = bias + (x - basin - bias) * stay + self._rng.uniform(-noise, noise)
-            moved.append(basin + max(-0.99, min(0.99, rest)))
-        self._own = tuple(moved)
+        if math.isfinite(sum(self._own)):
+            self._own = tuple(self._moved(steps))
         self._step += steps
         return Trained(self._step, self._step * BATCH, toy_loss(self._own), 0.0)
+
+    def _moved(self, steps: int) -> Iterator[float]:
+        """Yield the coordinates after so many steps: each nearer to the bias, and inside its basin."""
+        stay = (1 - RATE * min(self._lr_scale, 10.0)) ** steps
+        noise = NOISE * math.sqrt(1 - stay * stay)
+        random = self._rng.random
+        for x, bias in zip(self._own, self._bias, strict=True):
+            basin = WIDTH * round(x / WIDTH)
+            rest = bias + (x - basin - bias) * stay + noise * (2 * random() - 1)
+            yield basin + (0.99 if rest > 0.99 else -0.99 if rest < -0.99 else rest)
 
     def _evaluate(self, effect: Evaluate) -> Input:
         vectors = [self._find(ref) for ref in effect.refs]

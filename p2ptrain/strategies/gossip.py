@@ -58,7 +58,8 @@ PATIENCE_MAX = 12.0
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Settings, equal for the swarm. Defaults: ALGORITHMS 5 unless said otherwise.
 
-    exchange_steps: optimiser steps between two exchanges.
+    exchange_steps: optimiser steps of a round.
+    exchanges: exchanges a round, one after the other; log2 of the number of peers for skewed data.
     mix_examples: held-out examples on which a mixture is measured.
     report_s: time between two measurements of the own loss for the report (guess).
     ask_again_s: a question without answer is repeated after this: messages get lost (guess).
@@ -68,6 +69,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
 
     exchange_steps: Annotated[int, Meta(ge=1)] = 50
+    exchanges: Annotated[int, Meta(ge=1)] = 1
     mix_examples: Annotated[int, Meta(ge=1)] = 128
     report_s: Annotated[float, Meta(gt=0)] = 2.0
     ask_again_s: Annotated[float, Meta(gt=0)] = 1.0
@@ -142,7 +144,7 @@ class Strategy:
         self._turn = 0
         self._exchange: Exchange | None = None
         self._meetings = 0
-        self._turned_away = 0
+        self._turned_away = self._due = 0
         self._joining: Offer | None = None
         self._may_join = False
         self._mixing = Mixing()
@@ -225,7 +227,7 @@ class Strategy:
             effects.append(Evaluate("own", (OWN,)))
         effects += self._catch_up(ctx)
         if self._step > 0 and self._exchange is None:
-            self._turned_away = 0
+            self._turned_away, self._due = 0, self._config.exchanges
             effects += self._begin_exchange(ctx)
         left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.exchange_steps
         return [*effects, Train(min(self._config.exchange_steps, left))]
@@ -352,7 +354,7 @@ class Strategy:
             return []
         tag, mine = self._tag("mix"), exchange.mine
         mix = Combine(tag, MIX, ((0.5, mine), (0.5, blob)))
-        return [mix, Evaluate(tag, (mine, MIX, blob), examples_max=self._config.mix_examples)]
+        return [mix, Evaluate(tag, (mine, MIX), examples_max=self._config.mix_examples)]
 
     def _on_fetch_failed(self, ctx: Context, blob: BlobId) -> list[Effect]:
         if self._joining is not None and self._joining.blob == blob:
@@ -378,7 +380,7 @@ class Strategy:
         if not self._mixing.accepts(peer_text(exchange.partner), *event.losses):
             fields = {"peer": short(exchange.partner), "loss": event.losses[0], "mixed": event.losses[1]}
             return [Note("refused", fields), *self._end(ctx, "")]
-        coefficient = 0.5 * self._mixing.share(event.distances[2])
+        coefficient = 0.5 * self._mixing.share(2 * event.distances[1])
         move = ((1.0, OWN), (coefficient, theirs), (-coefficient, mine))
         note = Note("averaged", {"peer": short(exchange.partner), "loss": event.losses[1]})
         self._may_join = False
@@ -390,6 +392,9 @@ class Strategy:
         if exchange is None:
             return []
         note = [Note("exchange_failed", {"peer": short(exchange.partner), "reason": why})] if why else []
+        if self._phase is Phase.RUN and not why:
+            self._due -= 1
+            return [*note, *(self._begin_exchange(ctx) if self._due > 0 else [])]
         if self._phase is not Phase.CONSENSUS:
             return [*note]
         if not why:

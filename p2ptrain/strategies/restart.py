@@ -138,6 +138,7 @@ class Strategy:
         self._point = 0  # counts starts: a measurement from before the last one means nothing any more
         self._trains = False
         self._claim: Claim | None = None
+        self._picks = 0
         self._tried: dict[BlobId, tuple[int, Seconds]] = {}
         self._soup = Soup(OWN)
         self._tasted: dict[BlobId, None] = {}
@@ -176,7 +177,7 @@ class Strategy:
                 return self._seek_target(ctx, [report])
             case Trained():
                 return self._on_trained(ctx, event)
-            case Adopted():
+            case Adopted() | LearnFailed(tag="adopt"):
                 return self._measure() if self._phase is Phase.RUN else []
             case LearnFailed(tag="fresh"):
                 self._keep = None  # its weights are gone
@@ -198,9 +199,9 @@ class Strategy:
                 return self._on_fetched(event)
             case FetchFailed():
                 return self._on_claim_lost(ctx, event.blob)
-            case Evaluated() if event.tag in ("claim", self._taste_tag()):
+            case Evaluated() if event.tag in (self._tag("claim"), self._tag("taste")):
                 return self._on_claim_measured(ctx, event)
-            case LearnFailed() if event.tag in ("claim", self._taste_tag()):
+            case LearnFailed() if event.tag in (self._tag("claim"), self._tag("taste")):
                 return self._on_claim_lost(ctx, self._claim.offer.blob) if self._claim else []
             case Published(tag="final") if self._phase is Phase.SETTLE and self._soup.is_mixed:
                 self._keep = Offer(event.blob, event.size_bytes, self._soup.loss, self._lr_scale)
@@ -321,7 +322,12 @@ class Strategy:
         """Fetch any of them: among liars the best claim is always a lie."""
         stated, offer = ctx.rng.choice(offers)
         self._claim = Claim(stated, offer)
+        self._picks += 1
         return [ctx.fetch(stated.sender, offer)]
+
+    def _tag(self, what: str) -> str:
+        """Name what is asked about this claim: answers about an earlier one mean nothing."""
+        return f"{what}:{self._picks}"
 
     # -- step 6 ------------------------------------------------------------------------------------
 
@@ -335,6 +341,8 @@ class Strategy:
         return self._pick(ctx, reached) if reached else []
 
     def _seek_again(self, ctx: Context) -> list[Effect]:
+        if ctx.manifest.target_loss is None:
+            return []
         return self._seek_target(ctx, [entry.report for entry in ctx.ledger.entries()])
 
     # -- another's weights, checked ----------------------------------------------------------------
@@ -344,8 +352,8 @@ class Strategy:
         if claim is None or claim.offer.blob != event.blob or self._phase is Phase.DONE:
             return []
         if self._phase is Phase.SETTLE:
-            return self._soup.taste(self._taste_tag(), event.blob)
-        return [Evaluate("claim", (OWN, event.blob), examples_max=self._config.claim_examples)]
+            return self._soup.taste(self._tag("taste"), event.blob)
+        return [Evaluate(self._tag("claim"), (OWN, event.blob), examples_max=self._config.claim_examples)]
 
     def _on_claim_lost(self, ctx: Context, blob: BlobId) -> list[Effect]:
         if self._claim is None or self._claim.offer.blob != blob:
@@ -363,7 +371,7 @@ class Strategy:
             detail = f"claimed {claim.offer.loss:.4g}, measured {measured:.4g}"
             accuse = Accuse(claim.stated.sender, Offence.FALSE_CLAIM, detail)
             return [accuse, *self._try_later(ctx, claim.offer.blob, NEVER_S)]
-        if event.tag != "claim":
+        if event.tag == self._tag("taste"):
             self._soup.judge(claim.offer.blob, short(claim.stated.sender), event.losses)
         if self._phase is Phase.SETTLE:
             return self._final_pick(ctx)
@@ -383,7 +391,7 @@ class Strategy:
         self._loss = measured
         self._point += 1
         fields = {"from": short(claim.stated.sender), "loss": measured, "step": self._step}
-        adopt = Adopt("claim", claim.offer.blob, OptimizerState.KEEP, self._lr_scale)
+        adopt = Adopt("adopt", claim.offer.blob, OptimizerState.KEEP, self._lr_scale)
         return [Note("adopted", fields), adopt]
 
     def _allowed(self, claimed: float, error: float) -> float:
@@ -421,9 +429,6 @@ class Strategy:
         if missing and ctx.now < self._settle_until:
             return [SetTimer("settle", 0.5)]
         return self._final_pick(ctx)
-
-    def _taste_tag(self) -> str:
-        return f"taste:{len(self._tasted)}"
 
     def _final_pick(self, ctx: Context) -> list[Effect]:
         """Taste one result after the other, the best first; then finish with what tasted best."""

@@ -27,12 +27,12 @@ def main(act: str) -> int:
         say(wire.frame(wire.Crashed("out of memory", "use smaller batches")))
         return 1
     if act == "cries":
-        print("first line\nValueError: the last line\n", file=sys.stderr)
+        sys.stderr.write("first line\nValueError: the last line\n\n")
         return 3
     if act == "draws":
         for percent in range(3000):
-            print(f"\r{percent} of 3000 {'=' * 90}", end="", file=sys.stderr)
-        print("\ndone", file=sys.stderr, flush=True)
+            sys.stderr.write(f"\r{percent} of 3000 {'=' * 90}")
+        sys.stderr.write("\ndone\n")
     if act == "raves":
         say(b"\xff" * 64)
     say(READY)

@@ -84,11 +84,15 @@ def processes(mark: object) -> list[psutil.Process]:
 
 def end_all(mark: object) -> None:
     """Kill what was started under a mark, until nothing is left of it."""
-    while left := processes(mark):
+
+    def kill() -> bool:
+        left = processes(mark)
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(left, 1.0)
+        return not left
+
+    until(kill, "killed processes live on")
 
 
 class Home(Member):
@@ -227,6 +231,7 @@ class Pace:
     crowded_s: float = 0.0
     waits: dict[int, float] | None = None
     longest_s: float = 0.0
+    longest_wall_s: float = 0.0
 
 
 class Pulse(Thread):
@@ -250,8 +255,12 @@ class Pulse(Thread):
         self.join()
 
     def longest_s(self, member: Member) -> float:
-        """Seconds without a step."""
+        """Seconds without a step, but for those in which the computer was busy."""
         return self._paces[member].longest_s
+
+    def longest_wall_s(self, member: Member) -> float:
+        """Seconds without a step."""
+        return self._paces[member].longest_wall_s
 
     def run(self) -> None:
         while not self._over.wait(SAMPLE_EVERY_S):
@@ -272,6 +281,7 @@ class Pulse(Thread):
         pace.waits = waits or pace.waits
         if pace.step >= 0:
             pace.longest_s = max(pace.longest_s, now - pace.since - pace.crowded_s)
+            pace.longest_wall_s = max(pace.longest_wall_s, now - pace.since)
         if step != pace.step or done:
             pace.step, pace.since, pace.crowded_s = step, now, 0.0
 

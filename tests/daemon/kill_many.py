@@ -39,6 +39,7 @@ class Kill:
     away_s: float = 0.0
     orphan_s: float = 0.0
     pause_s: float = 0.0
+    pause_wall_s: float = 0.0
 
     @property
     def violations(self) -> list[str]:
@@ -54,12 +55,25 @@ class Kill:
     @property
     def row(self) -> list[str]:
         """A line of the table."""
-        seconds = [f"{value:.2f}" for value in (self.away_s, self.orphan_s, self.pause_s)]
+        seconds = [f"{value:.2f}" for value in (self.away_s, self.orphan_s, self.pause_s, self.pause_wall_s)]
         steps = [str(value) for value in (self.at_step, self.saved, self.resumed_at)]
         return [str(self.number), self.name, self.what, *steps, *seconds, "; ".join(self.violations)]
 
 
-HEAD = ["#", "PEER", "KILLED", "AT STEP", "SAVED", "RESUMED AT", "AWAY s", "ORPHAN s", "PAUSE s", "WRONG"]
+HEAD = [
+    "#",
+    "PEER",
+    "KILLED",
+    "AT STEP",
+    "SAVED",
+    "RESUMED AT",
+    "AWAY s",
+    "ORPHAN s",
+    "PAUSE s",
+    "WALL s",
+    "WRONG",
+]
+"""PAUSE: the longest of a survivor without a step, WALL: with the time in which the computer was busy."""
 
 
 def kill(number: int, victim: Home, what: str) -> Kill:
@@ -103,7 +117,8 @@ def run(folder: Path, kills: int, seed: int) -> list[Kill]:
             with Pulse(*survivors) as pulse:
                 one = kill(number, victim, what)
                 Event().wait(rng.uniform(*WAIT_S))
-            one.pause_s = max(pulse.longest_s(home) for home in survivors)
+            one.pause_s = max(map(pulse.longest_s, survivors))
+            one.pause_wall_s = max(map(pulse.longest_wall_s, survivors))
             say("  ".join(one.row))
             done.append(one)
         return done
@@ -121,7 +136,7 @@ def main() -> int:
     say(f"seed {options.seed}")
     with tempfile.TemporaryDirectory(prefix="p2ptrain-kills-") as folder:
         kills = run(Path(folder), options.kills, options.seed)
-    click.echo(table([HEAD, *(one.row for one in kills)], right="r  rrrrrr"))
+    click.echo(table([HEAD, *(one.row for one in kills)], right="r  rrrrrrr"))
     wrong = sum(bool(one.violations) for one in kills)
     longest = max(one.pause_s for one in kills)
     click.echo(f"{len(kills)} kills, {wrong} with a violation; longest pause of a survivor: {longest:.2f} s")

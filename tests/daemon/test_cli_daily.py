@@ -15,6 +15,14 @@ from tests.daemon.conftest import homes_in
 from tests.daemon.helpers import Home
 from tests.daemon.test_cli_surface import ALL, examples
 
+CONFIG = """\
+# mine
+name   =   "quiet-otter"
+[network]
+listen="127.0.0.1"  # nobody else's business
+[training]
+threads = 1
+"""
 STATUS_S = 0.3
 STEPS_STOP_S = 2.0
 IDLE_BYTES_MAX = 90_000_000
@@ -25,6 +33,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A daemon that trains alone; whoever pauses it lets it go on."""
     for make in homes_in(tmp_path_factory.mktemp("daily")):
         home = make()
+        (home.home / "config.toml").write_text(CONFIG)
         home.found()
         home.trains()
         yield home
@@ -111,6 +120,12 @@ def test_status_answers_at_once_while_training_and_while_paused(live: Home) -> N
     live.call("resume")
 
 
+def test_settings_are_used_and_their_file_is_left_as_it_is(live: Home) -> None:
+    assert live.now().name == "quiet-otter"
+    assert live.now().addresses[0].startswith("127.0.0.1:")
+    assert (live.home / "config.toml").read_text() == CONFIG
+
+
 # -- pause and resume ------------------------------------------------------------------------------
 
 
@@ -124,6 +139,10 @@ def test_a_pause_stops_the_steps_and_resume_goes_on_where_they_stopped(live: Hom
     assert live.call("resume").code == 0
     on = live.until(lambda status: status.node.step > step, "it does not go on")
     assert on.node.state == "training"
+
+
+def test_a_resume_without_a_pause_says_so(live: Home) -> None:
+    assert live.call("resume") == (0, "", "it was not paused: training\n")
 
 
 def test_pausing_twice_and_resuming_twice_is_once(live: Home) -> None:
@@ -179,6 +198,9 @@ def test_the_examples_of_daily_commands_work(home: Home) -> None:
     for path in FIRST + between + LAST:
         for words in shown[path]:
             if words not in (["start"], ["logs", "-f"]):  # these two only end when they are ended
-                home.command(*words)
+                if words[0] == "start":
+                    home.command(*words)
+                else:
+                    assert home.call(*words).code == 0, words
     assert home.call("swarm", "list", "--json").json == {"swarms": []}
     assert home.processes == []

@@ -77,13 +77,3 @@ def test_an_address_of_another_computer_is_a_sentence(home: Home) -> None:
     said = home.call("start")
     assert said.code == 2
     assert "cannot listen on 192.0.2.1" in said.err
-
-
-def test_the_daemon_leaves_the_file_as_it_is(home: Home) -> None:
-    home.found(task="digits")
-    text = '# mine\nname   =   "quiet-otter"\n[network]\nlisten="127.0.0.1"  # only here\n'
-    write(home, text)
-    home.start()
-    assert home.now().name == "quiet-otter"
-    assert home.terminate() == 0
-    assert (home.home / "config.toml").read_text() == text

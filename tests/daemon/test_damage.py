@@ -66,13 +66,12 @@ def test_no_single_damaged_byte_is_more_than_a_sentence(name: str, member: Home)
     path = folder.path / name
     good = path.read_bytes()
     for at in range(len(good)):
-        for flip in (0x01, 0x80, 0xFF):
-            path.write_bytes(good[:at] + bytes([good[at] ^ flip]) + good[at + 1 :])
-            with contextlib.suppress(P2PTrainError):
-                folder.manifest()
-                folder.membership()
-                folder.root()
-                folder.admission(lambda _: False)
+        path.write_bytes(good[:at] + bytes([good[at] ^ 0x81]) + good[at + 1 :])
+        with contextlib.suppress(P2PTrainError):
+            folder.manifest()
+            folder.membership()
+            folder.root()
+            folder.admission(lambda _: False)
 
 
 def test_a_damaged_swarm_can_still_be_left(member: Home) -> None:

@@ -1,4 +1,4 @@
-"""The driver between node and world: who is blamed, what is waited for, what is carried out in which order."""
+"""The driver between node and world: who is blamed, what is waited for, what comes in which order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

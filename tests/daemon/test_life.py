@@ -33,7 +33,7 @@ def test_what_a_killed_daemon_left_does_not_keep_the_next_from_starting(home: Ho
     assert home.control.exists()
     home.command("start", "-d")
     assert home.call("status").code == 0
-    home.command("stop")
+    assert home.call("stop").code == 0
     assert home.processes == []
 
 
@@ -65,17 +65,19 @@ def test_started_paused_it_trains_only_when_told(home: Home) -> None:
     assert home.now().node.step == 0
     assert home.call("resume").code == 0
     home.until(lambda status: status.node.step, "it does not train")
-    home.command("stop")
+    assert home.call("stop").code == 0
 
 
 def test_without_a_swarm_start_makes_one_of_its_own(home: Home) -> None:
     home.command("start", "-d", "--task", "digits")
     made = home.call("swarm", "list", "--json").json["swarms"]
-    assert [(swarm["name"], swarm["task"], swarm["role"]) for swarm in made] == [("my-digits", "digits", "issuer")]
+    assert [(swarm["name"], swarm["task"], swarm["role"]) for swarm in made] == [
+        ("my-digits", "digits", "issuer")
+    ]
     words = (home.home / "start.log").read_text()
     assert "made a personal one, `my-digits`" in words
     assert "`p2ptrain invite` makes an invite for others" in words
-    home.command("stop")
+    assert home.call("stop").code == 0
 
 
 # -- leaving ---------------------------------------------------------------------------------------

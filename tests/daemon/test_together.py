@@ -1,4 +1,4 @@
-"""Real daemons train one network together: what they reach, what they show of each other, what is written down."""
+"""Real daemons train one network together: what they reach, show of each other, and write down."""
 
 import struct
 from collections.abc import Iterator
@@ -51,7 +51,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         for home in homes:
             home.until(lambda status: status.node.test_loss is not None, "it does not finish")
         for home in homes:
-            home.until(lambda status: all(peer.finished for peer in status.node.peers), "who finished is news")
+            home.until(
+                lambda status: all(peer.finished for peer in status.node.peers), "who finished is news"
+            )
         seen = Run(homes)
         end_in_order(homes)
         yield seen
@@ -173,7 +175,15 @@ def test_a_frame_twice_is_a_sentence(run: Run, tmp_path: Path) -> None:
     assert said.err
 
 
-GARBAGE = [b"", b"\x00", b"garbage" * 100, b"\xff" * 50, whole([b"garbage"]), whole([b"\x81\xa1a\x01"]), bytes(64)]
+GARBAGE = [
+    b"",
+    b"\x00",
+    b"garbage" * 100,
+    b"\xff" * 50,
+    whole([b"garbage"]),
+    whole([b"\x81\xa1a\x01"]),
+    bytes(64),
+]
 
 
 @pytest.mark.parametrize("data", GARBAGE)
@@ -207,12 +217,12 @@ def test_a_journal_ends_quietly_when_it_is_full(
     assert 50 < count < 1000
 
 
-def test_the_journal_of_the_run_before_is_kept(run: Run) -> None:
-    home = run.homes[2]
-    before = home.folder.journal.read_bytes()
-    home.start()
-    assert home.terminate() == 0
-    assert home.folder.journal.with_name("journal.1").read_bytes() == before
+def test_the_journal_of_the_run_before_is_kept(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(before := run.journal.read_bytes())
+    Journal(path, msgspec.msgpack.decode(frames(before)[0], type=Header)).close()
+    assert path.with_name("journal.1").read_bytes() == before
+    assert len(frames(path.read_bytes())) == 1
 
 
 # -- another strategy ------------------------------------------------------------------------------
@@ -230,3 +240,5 @@ def test_a_loss_reached_anywhere_stops_everyone(homes: MakeHome) -> None:
         assert done.node.best_loss is not None
         assert done.node.best_loss <= 0.5
         assert "target reached" in done.node.reason
+        assert home.call("pause").err == "there is nothing to pause: finished\n"
+        assert home.now().node.state == "finished"

@@ -52,7 +52,7 @@ def test_weights_are_offered_with_the_loss_that_was_measured_on_them() -> None:
     node = searching(steps=100)
     assert only(Publish, node.feed(Trained(50, 1600, 4.0, 1.0), measured("own:1", 4.0)))
     (fetch,) = only(Fetch, node.feed(COMPARE))
-    node.feed(Fetched(fetch.blob, fetch.sources[0]), measured("claim", 4.0, 1.0))
+    node.feed(Fetched(fetch.blob, fetch.sources[0]), measured("claim:1", 4.0, 1.0))
     assert offers(node.feed(Published("keep", blob(2), 64))) == [Offer(blob(2), 64, 4.0)]
 
 

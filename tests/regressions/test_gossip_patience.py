@@ -31,8 +31,8 @@ def meet(node: Table, number: int, took_s: float) -> list[Effect]:
     answer = Author(ANNA, boot=number, private=MESSAGES).sends(Answer(swap.message.number, blob(2), 64))
     assert only(Fetch, node.feed(answer))
     node.feed(Fetched(blob(2), peer(ANNA)), at=node.now + took_s)
-    even = (0.5, 0.4, 0.5)
-    return node.feed(Evaluated(f"mix:{number}", even, (0.0,) * 3, (0.5,) * 3, (0.0, 0.5, 1.0), 128))
+    better = (0.5, 0.4)
+    return node.feed(Evaluated(f"mix:{number}", better, (0.0,) * 2, (0.5,) * 2, (0.0, 0.5), 128))
 
 
 def test_a_timer_that_fires_early_is_set_again() -> None:

@@ -7,7 +7,17 @@ understood as if nothing had happened: weights were adopted in the wrong phase, 
 import math
 
 from p2ptrain.core.effects import Adopt, Effect, Evaluate, Fetch
-from p2ptrain.core.inputs import Adopted, Evaluated, Fetched, Input, PeerDown, Published, TimerFired, Trained
+from p2ptrain.core.inputs import (
+    Adopted,
+    Evaluated,
+    Fetched,
+    Input,
+    LearnFailed,
+    PeerDown,
+    Published,
+    TimerFired,
+    Trained,
+)
 from p2ptrain.core.lifecycle import State
 from tests.helpers import READY, Author, Table, blob, offer, only, peer
 from tests.sim.swarms import changes_weights
@@ -39,7 +49,7 @@ def test_a_claim_that_is_answered_while_settling_is_not_a_new_start() -> None:
     (fetch,) = only(Fetch, node.feed(TimerFired("strategy:compare")))
     node.feed(Fetched(fetch.blob, peer(ANNA)))
     node.feed(Trained(100, 3200, 4.0, 1.0), measured("own:1", 3.0), Published("keep", blob(3), 64))
-    effects = node.feed(measured("claim", 3.0, 1.0))
+    effects = node.feed(measured("claim:1", 3.0, 1.0))
     assert changes(effects) == []
     (taste,) = only(Evaluate, effects)
     assert taste.refs[:2] == (blob(3), offer(1.0).blob), "her weights are still here: they are tasted"
@@ -56,7 +66,20 @@ def test_the_target_reached_here_while_anothers_weights_are_checked_is_the_end()
     effects = node.feed(Published("keep", blob(3), 64))
     assert [effect.ref for effect in only(Adopt, effects)] == [blob(3)], "what was measured is the result"
     assert node.node.state is State.FINISHED
-    assert changes(node.feed(Fetched(fetch.blob, anna.peer), measured("claim", 0.3, 0.4))) == []
+    assert changes(node.feed(Fetched(fetch.blob, anna.peer), measured("claim:1", 0.3, 0.4))) == []
+
+
+def test_an_answer_about_one_claim_is_none_about_the_next() -> None:
+    """Fuzz seed 209: a liar's weights were adopted on the measurement of somebody else's."""
+    node, anna = searching(steps=100), Author(ANNA, boot=2)
+    (first,) = only(Fetch, node.feed(TimerFired("strategy:compare")))
+    node.feed(Fetched(first.blob, anna.peer))
+    assert only(Adopt, node.feed(measured("claim:1", 4.0, 1.0)))
+    node.feed(anna.news(anna.reports(0.5)))
+    (second,) = only(Fetch, node.feed(TimerFired("strategy:compare")))
+    assert changes(node.feed(LearnFailed("adopt", "weights are gone"), measured("claim:1", 1.0, 0.4))) == []
+    (check,) = only(Evaluate, node.feed(Fetched(second.blob, anna.peer)))
+    assert (check.tag, check.refs[1]) == ("claim:2", offer(0.5).blob)
 
 
 def averaging(*before_the_end: Input) -> Table:

@@ -65,7 +65,7 @@ def test_stop_or_break_training_by_good_weights_with_an_absurd_learning_rate(rat
     node, mallory = searching(), Author(ANNA)
     node.feed(mallory.news(mallory.says(Report(50, 1600, 1.0, None, Offer(blob(9), 64, 1.0, rate)))))
     node.feed(COMPARE, Fetched(blob(9), mallory.peer))
-    (adopt,) = only(Adopt, node.feed(measured("claim", 5.0, 1.0)))
+    (adopt,) = only(Adopt, node.feed(measured("claim:1", 5.0, 1.0)))
     assert 1 / 64 <= adopt.lr_scale <= 1.0
 
 
@@ -89,5 +89,5 @@ def test_keep_others_from_the_target_by_an_offer_that_comes_first() -> None:
     node, anna, bert = searching(target=0.5), Author(ANNA), Author(BERT)
     node.feed(anna.news(anna.reports(1.0)), COMPARE)
     assert only(Fetch, node.feed(bert.news(bert.reports(0.4)))) == []
-    node.feed(Fetched(offer(1.0).blob, anna.peer), measured("claim", 5.0, 1.0))
+    node.feed(Fetched(offer(1.0).blob, anna.peer), measured("claim:1", 5.0, 1.0))
     assert [fetch.blob for fetch in only(Fetch, node.feed(COMPARE))] == [offer(0.4).blob]

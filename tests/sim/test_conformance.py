@@ -170,6 +170,21 @@ def test_who_comes_late_through_one_introducer_is_one_of_them(strategy: str) -> 
 
 
 @every_strategy
+def test_who_comes_while_the_introducer_is_away_asks_again(strategy: str) -> None:
+    swarm = Swarm(scenario(strategy, introduce=True))
+    introducer, late = swarm.hosts[0], swarm.hosts[-1]
+    swarm.world.run(0.0)
+    late.crash()
+    swarm.world.run(20.0)
+    introducer.crash()
+    late.start()
+    swarm.world.run(40.0)
+    introducer.start()
+    swarm.world.run(60.0)
+    assert len(late.node.members) == len(swarm.hosts)
+
+
+@every_strategy
 def test_an_owner_may_pause_and_resume(strategy: str) -> None:
     swarm = Swarm(scenario(strategy))
     world, host = swarm.world, swarm.hosts[0]

@@ -25,3 +25,11 @@ def check(seed: int) -> None:
 def test_every_living_peer_ends_and_knows_the_best(first: int) -> None:
     for seed in range(first, first + CHUNK):
         check(seed)
+
+
+def test_who_was_away_when_all_others_ended_ends_too() -> None:
+    """Seed 1723: of five peers one was there, and had finished."""
+    faults = draw(1723)
+    manifest = Manifest(name="t", task="toy", strategy="restart", steps=300)
+    summary = run(Scenario(manifest=manifest, faults=faults, peers=5, for_s=0, seed=1723, alone=False))
+    assert summary.finished_share == 1.0

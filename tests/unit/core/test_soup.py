@@ -18,7 +18,13 @@ def test_the_soup_the_other_and_both_are_measured_on_the_same_examples() -> None
 
 
 def test_what_tastes_best_is_kept() -> None:
-    for losses, kept in (((1.0, 2.0, 3.0), blob(1)), ((2.0, 1.0, 3.0), blob(2)), ((3.0, 2.0, 1.0), POTS[0])):
+    cases = (
+        ((1.0, 2.0, 3.0), blob(1)),
+        ((2.0, 1.0, 3.0), blob(2)),
+        ((3.0, 1.0, 2.0), blob(2)),
+        ((3.0, 2.0, 1.0), POTS[0]),
+    )
+    for losses, kept in cases:
         soup = Soup(blob(1))
         soup.judge(blob(2), "bert", losses)
         assert (soup.ref, soup.loss) == (kept, min(losses))
