@@ -75,7 +75,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ask_again_s: Annotated[float, Meta(gt=0)] = 1.0
     timeout_s: Annotated[float, Meta(gt=0)] = 5.0
     settle_s: Annotated[float, Meta(ge=0)] = 20.0
-    consensus: Annotated[int, Meta(ge=0)] = 2
+    consensus: Annotated[int, Meta(ge=0)] = 3
 
 
 class Swap(Message, frozen=True):

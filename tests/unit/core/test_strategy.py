@@ -1,11 +1,11 @@
 """What a strategy may look at, and how it asks for weights."""
 
-from p2ptrain.core.effects import Fetch
+from p2ptrain.core.effects import Effect, Fetch
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.inputs import Offended, PeerDown, TimerFired
-from p2ptrain.core.strategy import Context
-from p2ptrain.core.types import BlobId
-from tests.helpers import READY, Author, Scripted, Table, blob, offer, only, peer
+from p2ptrain.core.messages import Offer
+from p2ptrain.core.strategy import Context, Event
+from tests.helpers import READY, Author, Scripted, Table, offer, only, peer
 
 ANNA, BERT, CARA = 2, 3, 4
 WANTED = offer(0.5)
@@ -14,11 +14,11 @@ WANTED = offer(0.5)
 def asking(author: int = ANNA, size_bytes: int = 64) -> Scripted:
     """Ask for the same weights whenever a timer rings."""
 
-    def answer(ctx: Context, event: object) -> list[Fetch]:  # type: ignore[type-arg]
-        wanted = type(WANTED)(WANTED.blob, size_bytes, WANTED.loss)
+    def answer(ctx: Context, event: Event) -> list[Effect]:
+        wanted = Offer(WANTED.blob, size_bytes, WANTED.loss)
         return [ctx.fetch(peer(author), wanted)] if isinstance(event, TimerFired) else []
 
-    return Scripted(answer=answer)  # type: ignore[arg-type]
+    return Scripted(answer=answer)
 
 
 def fetched(table: Table) -> Fetch:
@@ -61,17 +61,12 @@ def test_the_time_allowed_is_that_of_a_slow_line() -> None:
 def test_partners_and_trust_are_those_of_the_moment() -> None:
     seen: list[tuple[list[bytes], bool]] = []
 
-    def answer(ctx: Context, event: object) -> list[Fetch]:  # type: ignore[type-arg]
+    def answer(ctx: Context, event: Event) -> list[Effect]:
         seen.append((list(ctx.partners()), ctx.trusts(peer(ANNA))))
         return []
 
-    table = Table(Scripted(answer=answer), others=(ANNA, BERT))  # type: ignore[arg-type]
+    table = Table(Scripted(answer=answer), others=(ANNA, BERT))
     table.feed(READY, TimerFired("strategy:now"))
     table.feed(Offended(peer(ANNA), Offence.FALSE_CLAIM, ""), PeerDown(peer(BERT), "gone"), TimerFired("x"))
     assert seen[0] == ([peer(ANNA), peer(BERT)], True)
     assert seen[-1] == ([peer(ANNA)], False)
-
-
-def test_names_of_blobs_are_texts_of_one_length() -> None:
-    name: BlobId = blob(3)
-    assert len(name) == 64
