@@ -26,19 +26,18 @@ class SpreadConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How often and to whom.
 
     period_s: time between two sendings while others are heard, 250 to 500 bytes each (measured, LOG.md).
-    silence_periods: so long without news counts as silence (ALGORITHMS 5).
+    silence_periods: so long without news counts as silence (measured, LOG.md).
     rate_max: a node sends at most that often in a period, however silent or new (ALGORITHMS 5).
-    forward_fanout, forward_hops: an improvement is passed on at once to so many, so often (measured, LOG.md).
+    forward_hops: an improvement is passed on at once, so often (measured, LOG.md).
     law: `expo`; for comparison `expo_sync` (everyone at the same turn) and `uniform`.
     reply: whether who knows better answers.
     adaptive: whether who hears nothing speaks more often.
     """
 
-    period_s: Annotated[float, Meta(ge=0.01)] = 3.0
-    silence_periods: Annotated[float, Meta(gt=0)] = 3.0
+    period_s: Annotated[float, Meta(ge=0.01)] = 1.75
+    silence_periods: Annotated[float, Meta(gt=0)] = 2.0
     rate_max: Annotated[int, Meta(ge=1)] = 4
-    forward_fanout: Annotated[int, Meta(ge=0, le=4)] = 2
-    forward_hops: Annotated[int, Meta(ge=0, le=16)] = 8
+    forward_hops: Annotated[int, Meta(ge=0, le=16)] = 16
     law: Literal["expo", "expo_sync", "uniform"] = "expo"
     reply: bool = True
     adaptive: bool = True
@@ -67,8 +66,9 @@ class Spread:
 
     def on_timer(self, now: Seconds, held: dict[BlobId, None]) -> list[Effect]:
         """Speak, and set the time of the next word by how long nothing was heard."""
-        wait_s = self._config.period_s / self._rate(now) * (0.9 + 0.2 * self._rng.random())
-        return [*self._speak(now, held, self._config.forward_hops, 1), SetTimer(TIMER, wait_s)]
+        jitter = 0.9 + 0.2 * self._rng.random() if self._config.law != "expo_sync" else 1.0
+        wait_s = self._config.period_s / self._rate(now) * jitter
+        return [*self._speak(now, held, self._config.forward_hops), SetTimer(TIMER, wait_s)]
 
     def on_news(
         self, now: Seconds, via: PeerId, news: Verified[News], held: dict[BlobId, None]
@@ -85,7 +85,7 @@ class Spread:
             return None, []
         if best is not before and (before is None or rank(best) < rank(before)):
             if news.message.hops > 0 and best.sender != self._me:
-                return best, self._speak(now, held, news.message.hops - 1, self._config.forward_fanout)
+                return best, self._speak(now, held, news.message.hops - 1)
             return best, []
         if self._config.reply and not news.message.reply and best not in news.carried:
             theirs = min(map(rank, news.carried), default=None)
@@ -104,15 +104,12 @@ class Spread:
             return 1.0
         return float(min(self._config.rate_max, 2 ** min(int(silent), 16)))
 
-    def _speak(self, now: Seconds, held: dict[BlobId, None], hops: int, times: int) -> list[Effect]:
+    def _speak(self, now: Seconds, held: dict[BlobId, None], hops: int) -> list[Effect]:
+        if not self._may_speak(now):
+            return []
+        peer = self._next_address(now)
         news = self._news(held, reply=False, hops=hops)
-        effects: list[Effect] = []
-        while news.carried and times > 0 and self._may_speak(now):
-            times -= 1
-            peer = self._next_address(now)
-            if peer is not None:
-                effects.append(Send(peer, news))
-        return effects
+        return [Send(peer, news)] if peer is not None and news.carried else []
 
     def _may_speak(self, now: Seconds) -> bool:
         """A token bucket: at most `rate_max` words a period, whatever happens."""

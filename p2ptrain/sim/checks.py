@@ -1,13 +1,15 @@
 """What must hold after every input, whatever the weather. A broken rule ends the run with its name."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
 from p2ptrain.core import limits
-from p2ptrain.core.effects import Adopt, Combine, Evaluate, Fetch, Fresh, Note, Send, Sign, Train
+from p2ptrain.core.effects import Adopt, Combine, Effect, Evaluate, Fetch, Fresh, Send, Sign, Train
 from p2ptrain.core.lifecycle import State
-from p2ptrain.core.messages import News, Report
+from p2ptrain.core.messages import Report
 from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, is_blob, short
 from p2ptrain.sim.host import Host
 from p2ptrain.sim.world import World
@@ -26,9 +28,6 @@ class Watch(Struct):
     own_blobs: dict[BlobId, None] = {}
     measured: dict[BlobId, None] = {}
     mixtures: dict[Ref, tuple[BlobId, ...]] = {}
-    fetches: int = 0
-    news_allowed: float = 0.0
-    refilled: Seconds = 0.0
 
 
 class Checks:
@@ -41,56 +40,67 @@ class Checks:
     def __init__(self, world: World, *, keeps_best: bool) -> None:
         self._keeps_best = keeps_best
         self._watches: dict[PeerId, Watch] = {}
-        self.inputs = 0
+        self._rules: dict[type[Effect], Callable[[Host, Watch, Any], None]] = {
+            Send: self._check_send,
+            Train: self._check_end,
+            Fresh: self._check_end,
+            Adopt: self._check_adopt,
+            Combine: self._check_combine,
+            Evaluate: self._check_evaluate,
+            Sign: self._check_sign,
+            Fetch: self._check_fetch,
+        }
         world.observers.append(self.observe)
 
     def observe(self, host: Host, now: Seconds) -> None:
         """Look at what a host just did."""
-        self.inputs += 1
         watch = self._watches.get(host.peer)
         if watch is None or watch.boot != host.boot:
             watch = self._watches[host.peer] = Watch(boot=host.boot)
         if host.lies:
             return
         for effect in host.effects:
-            self._check(host, watch, effect)
+            rule = self._rules.get(type(effect))
+            if rule is not None:
+                rule(host, watch, effect)
         watch.finished = watch.finished or host.node.state is State.FINISHED
         if len(host.blobs) > limits.HELD_BLOBS_MAX + 1 + limits.FETCHES_MAX:
             self._fail(host, f"holds {len(host.blobs)} blobs")
 
-    def _check(self, host: Host, watch: Watch, effect: object) -> None:
-        match effect:
-            case Send(to=to) if to == host.peer:
-                self._fail(host, "sends to itself")
-            case Send(message=News(carried=carried)) if len(carried) > limits.REPORTS_PER_NEWS_MAX:
-                self._fail(host, "sends too many reports")
-            case Train() | Fresh() if watch.finished:
-                self._fail(host, f"{type(effect).__name__} after the end (G9)")
-            case Adopt(ref=ref):
-                if watch.finished:
-                    self._fail(host, "adopts after the end (G9)")
-                if is_blob(ref):
-                    self._check_trust(host, watch, BlobId(ref))
-            case Combine(out=out, terms=terms) if out == OWN:
-                if watch.finished:
-                    self._fail(host, "changes its weights after the end (G9)")
-                for _, ref in terms:
-                    if is_blob(ref):
-                        self._check_trust(host, watch, BlobId(ref))
-            case Combine(out=out, terms=terms):
-                watch.mixtures[out] = tuple(BlobId(ref) for _, ref in terms if is_blob(ref))
-            case Evaluate(refs=refs):
-                for ref in refs:
-                    blobs = (BlobId(ref),) if is_blob(ref) else watch.mixtures.get(ref, ())
-                    watch.measured.update(dict.fromkeys(blobs))
-            case Sign(statement=Report() as report):
-                self._check_report(host, watch, report)
-            case Fetch(sources=sources) if host.peer in sources:
-                self._fail(host, "fetches from itself")
-            case Note(event="internal_error"):
-                self._fail(host, "reports an internal error")
-            case _:
-                pass
+    def _check_send(self, host: Host, watch: Watch, effect: Send) -> None:
+        if effect.to == host.peer:
+            self._fail(host, "sends to itself")
+
+    def _check_fetch(self, host: Host, watch: Watch, effect: Fetch) -> None:
+        if host.peer in effect.sources:
+            self._fail(host, "fetches from itself")
+
+    def _check_end(self, host: Host, watch: Watch, effect: Effect) -> None:
+        if watch.finished:
+            self._fail(host, f"wants {type(effect).__name__} after the end (G9)")
+
+    def _check_adopt(self, host: Host, watch: Watch, effect: Adopt) -> None:
+        self._check_end(host, watch, effect)
+        if is_blob(effect.ref):
+            self._check_trust(host, watch, BlobId(effect.ref))
+
+    def _check_combine(self, host: Host, watch: Watch, effect: Combine) -> None:
+        blobs = tuple(BlobId(ref) for _, ref in effect.terms if is_blob(ref))
+        if effect.out != OWN:
+            watch.mixtures[effect.out] = blobs
+            return
+        self._check_end(host, watch, effect)
+        for blob in blobs:
+            self._check_trust(host, watch, blob)
+
+    def _check_evaluate(self, host: Host, watch: Watch, effect: Evaluate) -> None:
+        for ref in effect.refs:
+            blobs = (BlobId(ref),) if is_blob(ref) else watch.mixtures.get(ref, ())
+            watch.measured.update(dict.fromkeys(blobs))
+
+    def _check_sign(self, host: Host, watch: Watch, effect: Sign) -> None:
+        if isinstance(effect.statement, Report):
+            self._check_report(host, watch, effect.statement)
 
     def _check_trust(self, host: Host, watch: Watch, blob: BlobId) -> None:
         """Nobody's weights are adopted that were not measured, alone or in a mixture (G7)."""
@@ -98,8 +108,6 @@ class Checks:
             self._fail(host, f"adopts {blob[:12]} unmeasured (G7)")
 
     def _check_report(self, host: Host, watch: Watch, report: Report) -> None:
-        if not math.isfinite(report.loss):
-            self._fail(host, "reports a loss that is not finite")
         if report.offer is None:
             return
         if report.offer.blob not in host.blobs:

@@ -53,6 +53,7 @@ class Host:
         self.notes: list[tuple[Seconds, Note]] = []
         self.note_counts: dict[str, int] = {}
         self.bytes_sent = self.bytes_received = self.messages_sent = self.frames_received = 0
+        self.downloads = 0
         self.node: Node
         self.effects: list[Effect] = []
         """Of the input handled last: what the checks look at."""
@@ -234,6 +235,7 @@ class Host:
     def _on_arrived(self, boot: int, blob: BlobId, source: PeerId) -> None:
         if not self.alive or boot != self.boot:
             return
+        self.downloads += 1
         refusal = self.learner.accept(blob, self.world.hosts[source].learner)
         if refusal:
             self.feed(inputs.Offended(source, Offence.BAD_WEIGHTS, refusal))

@@ -41,7 +41,7 @@ class Stater:
 
 
 RULES = Rules("stater", NoConfig, (), lambda _: Stater())
-PUSH_ONLY = {"law": "expo_sync", "reply": False, "forward_fanout": 0, "adaptive": False}
+PUSH_ONLY = {"law": "expo_sync", "reply": False, "forward_hops": 0, "adaptive": False}
 
 
 def swarm(peers: int, seed: int, faults: Faults | None = None, **spread: Any) -> World:

@@ -11,7 +11,6 @@ from p2ptrain.core.effects import (
     Fetch,
     Finish,
     Fresh,
-    Note,
     Publish,
     Send,
     SetTimer,
@@ -19,7 +18,7 @@ from p2ptrain.core.effects import (
     Train,
 )
 from p2ptrain.core.inputs import Fetched, Published, TimerFired, Trained, TrainerReady
-from p2ptrain.core.messages import Leave, News, Offer, Report
+from p2ptrain.core.messages import Leave, Offer, Report
 from p2ptrain.core.strategy import Context, Event, Learned, Rules
 from p2ptrain.core.types import OWN
 from p2ptrain.sim.checks import BrokenInvariantError, Checks
@@ -111,7 +110,7 @@ BUGS: dict[str, tuple[Bug, str]] = {
     "adopts unmeasured weights": (adopts_what_it_fetched, "adopts .* unmeasured .G7."),
     "mixes in unmeasured weights": (mixes_in_what_it_fetched, "adopts .* unmeasured .G7."),
     "starts anew after the end": (after_the_end(Fresh(1)), "Fresh after the end .G9."),
-    "adopts after the end": (after_the_end(Adopt("x", OWN)), "adopts after the end .G9."),
+    "adopts after the end": (after_the_end(Adopt("x", OWN)), "Adopt after the end .G9."),
     "mixes after the end": (after_the_end(Combine("x", OWN, ((1.0, OWN),))), "after the end .G9."),
     "offers worse weights than before": (offers_worse, "worse weights than before .G6."),
     "offers weights it does not have": (
@@ -120,11 +119,6 @@ BUGS: dict[str, tuple[Bug, str]] = {
     ),
     "sends to itself": (sends_to_itself, "sends to itself"),
     "fetches from itself": (fetches_from_itself, "fetches from itself"),
-    "sends too many reports": (
-        lambda ctx, _: [Send(ctx.partners()[0], News((b"",) * 9))],
-        "too many reports",
-    ),
-    "says that it is broken": (every_round(Note("internal_error")), "internal error"),
 }
 
 

@@ -153,10 +153,8 @@ def test_answers_can_be_turned_off() -> None:
 @pytest.mark.parametrize("hops", [1, 3, 16])
 def test_each_passing_on_leaves_a_hop_less(hops: int) -> None:
     node = table()
-    sent = told(node.feed(Author(ANNA).news(Author(ANNA).reports(0.5), hops=hops)))
-    assert len(sent) == SpreadConfig().forward_fanout
-    assert [send.message.hops for send in sent] == [hops - 1] * len(sent)
-    assert len(dict.fromkeys(send.to for send in sent)) == len(sent)
+    (sent,) = told(node.feed(Author(ANNA).news(Author(ANNA).reports(0.5), hops=hops)))
+    assert sent.message.hops == hops - 1
 
 
 def test_news_without_hops_are_not_passed_on() -> None:
