@@ -152,6 +152,11 @@ class Membership:
             del self._down[next(iter(self._down))]
         return effects
 
+    def on_leave(self, peer: PeerId, reason: str) -> list[Effect]:
+        """A member said goodbye: it is left alone until it is heard again. Its connection ends by itself."""
+        self._down[peer] = reason[:200]
+        return [Note("peer_down", {"peer": short(peer), "reason": reason[:200]})]
+
     def on_heard(self, peer: PeerId) -> None:
         """A message came: whatever was thought, the peer lives."""
         self._down.pop(peer, None)

@@ -40,6 +40,7 @@ class Report(Message, frozen=True):
 
     loss: on the speaker's held-out data, of the weights it trains now.
     offer: the best of its weights so far; a hint until fetched and measured by the reader.
+    finished, paused: it does not train any more, or not now; its offer stands.
     """
 
     step: Natural
@@ -48,6 +49,7 @@ class Report(Message, frozen=True):
     accuracy: Share | None = None
     offer: Offer | None = None
     finished: bool = False
+    paused: bool = False
 
 
 class News(Message, frozen=True):

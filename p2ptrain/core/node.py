@@ -86,6 +86,7 @@ class Node:
         self._until = ""
         self._postponed: Train | None = None
         self._told: Report | None = None
+        self._turned = False
         self._position = (0, 0)
         self._tested: inputs.Evaluated | None = None
         self._saved_step = 0
@@ -179,15 +180,22 @@ class Node:
         now, via = self._context.now, event.via
         if not self._conduct.admits(via, now):
             return []
-        self._membership.on_heard(via)
         message = event.message.message
+        if isinstance(message, Leave):
+            return self._on_leave(via, message)
+        self._membership.on_heard(via)
         if isinstance(message, News):
             return self._on_news(via, cast(Verified[News], event.message))
         if isinstance(message, Contacts):
             return self._membership.on_contacts(cast(Verified[Contacts], event.message), now)
-        if isinstance(message, Leave):
-            return self._on_peer_down(inputs.PeerDown(via, f"left: {message.reason}"))
+        if self._state is State.PAUSED:
+            return []  # the owner wants the computer for other things; peers know, and ask others
         return self._to_strategy(Told(via, message))
+
+    def _on_leave(self, via: PeerId, message: Leave) -> list[Effect]:
+        reason = f"left: {message.reason}"
+        gone = self._membership.on_leave(via, reason)
+        return [*gone, *self._to_strategy(inputs.PeerDown(via, reason))]
 
     def _on_news(self, via: PeerId, news: Verified[News]) -> list[Effect]:
         improved, effects = self._spread.on_news(self._context.now, via, news, self._blobs.held)
@@ -200,8 +208,16 @@ class Node:
     def _on_signed(self, event: inputs.Signed) -> list[Effect]:
         if isinstance(event.message.message, Contact):
             return self._membership.on_own_contact(cast(Introduced, event.message))
-        self._ledger.learn(cast(Stated, event.message), self._context.now)
-        return []
+        stated = cast(Stated, event.message)
+        self._ledger.learn(stated, self._context.now)
+        turned, self._turned = self._turned, False
+        return self._announce() if turned else []
+
+    def _announce(self) -> list[Effect]:
+        """Tell some peers at once that this node finished, paused or goes on: they wait for it, or not."""
+        partners = self._membership.partners(self._context.now)
+        some = self._rng.sample(partners, min(len(partners), limits.MESH_PEERS_MAX - 1))
+        return self._spread.announce(self._context.now, some, self._blobs.held)
 
     def _on_peer_up(self, event: inputs.PeerUp) -> list[Effect]:
         now = self._context.now
@@ -240,7 +256,8 @@ class Node:
         self._saved_step = event.step
         note = Note("trainer_ready", {"step": event.step, "parameters": event.parameters})
         if self._state is State.FINISHED:
-            return [note]  # a new strategy would begin again and change the result
+            # A new strategy would begin again and change the result.
+            return [note, *([Evaluate(TEST_TAG, (OWN,), Split.TEST)] if self._tested is None else [])]
         self._strategy = self._setup.rules.build(self._setup.settings)
         self._turn(Turn.TRAINER_READY)
         timer = SetTimer(CHECKPOINT_TIMER, CHECKPOINT_EVERY_S)
@@ -282,12 +299,12 @@ class Node:
         if event.key == membership.TIMER:
             return self._membership.on_timer(now)
         if event.key == CHECKPOINT_TIMER:
-            return self._checkpoint()
+            return self._checkpoint_in_time()
         return self._to_strategy(inputs.TimerFired(event.key.removeprefix(STRATEGY_TIMER)))
 
     def _on_paused(self, event: inputs.Paused) -> list[Effect]:
         self._turn(Turn.PAUSE, event.reason, event.until)
-        return [Note("paused", {"reason": event.reason}), Halt(), *self._checkpoint()]
+        return [Note("paused", {"reason": event.reason}), Halt(), *self._checkpoint(), *self._tell_again()]
 
     def _on_resumed(self, _: inputs.Resumed) -> list[Effect]:
         self._turn(Turn.RESUME)
@@ -295,7 +312,7 @@ class Node:
             return []
         self._turn(Turn.TRAINER_READY)
         postponed, self._postponed = self._postponed, None
-        return [Note("resumed"), *([postponed] if postponed else [])]
+        return [Note("resumed"), *([postponed] if postponed else []), *self._tell_again()]
 
     def _on_leaving(self, _: inputs.Leaving) -> list[Effect]:
         goodbyes: list[Effect] = [
@@ -305,6 +322,12 @@ class Node:
         checkpoint = self._checkpoint()
         self._turn(Turn.LEAVE, "stopped")
         return [Halt(), *checkpoint, *goodbyes]
+
+    def _checkpoint_in_time(self) -> list[Effect]:
+        """Save at intervals, while there is something new."""
+        if self._state is State.TRAINING or self._position[0] != self._saved_step:
+            return self._checkpoint()
+        return [SetTimer(CHECKPOINT_TIMER, CHECKPOINT_EVERY_S)]
 
     def _checkpoint(self) -> list[Effect]:
         if self._strategy is None or self._ready is None:
@@ -372,7 +395,11 @@ class Node:
         return [wish]
 
     def _tell(self, report: Report) -> list[Effect]:
-        report = self._told = replace(report, finished=self._state is State.FINISHED)
+        state = self._state
+        report = replace(report, finished=state is State.FINISHED, paused=state is State.PAUSED)
+        if self._told is not None:
+            self._turned |= (report.finished, report.paused) != (self._told.finished, self._told.paused)
+        self._told = report
         if report.offer is not None:
             self._blobs.pin(report.offer.blob)
         return [Sign(report)]
@@ -381,10 +408,12 @@ class Node:
         if follow(self._state, Turn.FINISH) is self._state:
             return []
         self._turn(Turn.FINISH, wish.reason)
-        effects: list[Effect] = [Note("finished", {"reason": wish.reason}), Halt()]
-        if self._told is not None:
-            effects += self._tell(self._told)
+        effects = [Note("finished", {"reason": wish.reason}), Halt(), *self._tell_again()]
         return [*effects, *self._checkpoint(), Evaluate(TEST_TAG, (OWN,), Split.TEST)]
+
+    def _tell_again(self) -> list[Effect]:
+        """State the same loss in a new state."""
+        return self._tell(self._told) if self._told is not None else []
 
 
 def believable(event: inputs.Evaluated) -> inputs.Evaluated:

@@ -199,6 +199,7 @@ class Driver:
 
     async def _bring(self, effect: Fetch) -> None:
         """Fetch, have the trainer check, and only then tell the node."""
+        file = self._blobs / effect.blob
         try:
             source = await fetch_from_any(
                 self.transport,
@@ -211,11 +212,14 @@ class Driver:
             )
             refusal = await self.trainer.accept(effect.blob)
         except P2PTrainError as error:
-            (self._blobs / effect.blob).unlink(missing_ok=True)  # nobody has checked it
+            file.unlink(missing_ok=True)  # nobody has checked it
             self.feed(inputs.FetchFailed(effect.blob, error.message))
             return
-        if refusal:
-            (self._blobs / effect.blob).unlink(missing_ok=True)
+        if refusal and not file.exists():
+            # An older `Drop` of the same blob reached the trainer late: nobody's fault.
+            self.feed(inputs.FetchFailed(effect.blob, refusal))
+        elif refusal:
+            file.unlink(missing_ok=True)
             self.offended(source, Offence.BAD_WEIGHTS, refusal)
             self.feed(inputs.FetchFailed(effect.blob, refusal, source))
         else:

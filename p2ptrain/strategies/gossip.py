@@ -226,7 +226,7 @@ class Strategy:
             self._reported = ctx.now
             effects.append(Evaluate("own", (OWN,)))
         effects += self._catch_up(ctx)
-        if self._step > 0 and self._exchange is None:
+        if self._step > 0 and self._exchange is None and math.isfinite(self._loss):
             self._turned_away, self._due = 0, self._config.exchanges
             effects += self._begin_exchange(ctx)
         left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.exchange_steps
@@ -267,9 +267,9 @@ class Strategy:
     # -- an exchange -------------------------------------------------------------------------------
 
     def _begin_exchange(self, ctx: Context) -> list[Effect]:
-        reachable = dict.fromkeys(filter(ctx.trusts, ctx.partners()))
         self._turn += 1
-        partner = law.expo(ctx.membership.members, ctx.me, self._turn, reachable.__contains__)
+        members = ctx.membership.members
+        partner = law.expo(members, ctx.me, self._turn, lambda p: ctx.is_partner(p) and ctx.trusts(p))
         if partner is None:
             return []
         return self._meet(Exchange(partner, self._turn, starter=True, begun=ctx.now))

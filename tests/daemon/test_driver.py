@@ -152,6 +152,20 @@ async def test_nobody_is_charged_when_the_own_trainer_died(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []  # a file there would count as checked after the next start
 
 
+@pytest.mark.usefixtures("brings")
+async def test_nobody_is_charged_for_weights_that_were_dropped_meanwhile(tmp_path: Path) -> None:
+    """The trainer deletes on `Drop` too: a late one takes away what was fetched again since."""
+
+    async def drop(blob: BlobId) -> str:
+        (tmp_path / blob).unlink()
+        return "the weights are not here"
+
+    scene = Scene(tmp_path, drop)
+    await scene.fetch()
+    assert scene.node.seen[-1] == inputs.FetchFailed(BLOB, "the weights are not here")
+    assert scene.node.kinds() == ["Resumed", "FetchFailed"]
+
+
 async def test_a_failed_fetch_is_a_sentence_and_blames_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

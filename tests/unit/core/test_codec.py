@@ -140,7 +140,7 @@ def test_a_kind_of_a_newer_version_is_not_an_offence() -> None:
 
 
 def test_fields_that_a_newer_version_appended_are_skipped() -> None:
-    data = encode([1, 32, 0.5, None, None, False, "new", [1, 2]])
+    data = encode([1, 32, 0.5, None, None, False, False, "new", [1, 2]])
     assert CODEC.decode(1, data) == Report(1, 32, 0.5)
 
 

@@ -53,9 +53,16 @@ from p2ptrain.core.lifecycle import State
 from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Report
 from p2ptrain.core.node import CHECKPOINT_EVERY_MAX_S, CHECKPOINT_EVERY_S, CHECKPOINT_TIMER, TEST_TAG, digest
 from p2ptrain.core.strategy import Context, Event, Learned, Told
+from p2ptrain.core.types import PeerId
 from tests.helpers import READY, Author, Scripted, Table, blob, notes, offer, only, peer
 
 ME, ANNA, BERT = 1, 2, 3
+
+
+class Ping(Message, frozen=True):
+    """A message of a strategy."""
+
+
 NOW = TimerFired("strategy:now")
 TRAINED = Trained(50, 1600, 0.5, 1.0)
 
@@ -262,6 +269,35 @@ def test_a_pause_stops_training_and_keeps_what_was_reached() -> None:
     assert table.node.state is State.PAUSED
 
 
+def test_a_pause_is_told_to_the_others_at_once_and_so_is_its_end() -> None:
+    """Who waits for this node, or wants to exchange with it, must know."""
+    table = Table(Scripted(start=[Tell(Report(1, 32, 0.5))]))
+    table.feed(READY)
+    for event, paused in ((Paused("on battery"), True), (Resumed(), False)):
+        (sign,) = only(Sign, table.feed(event))
+        assert sign.statement == Report(1, 32, 0.5, paused=paused)
+        sent = only(Send, table.feed(table.signed(sign.statement)))
+        assert {send.to for send in sent} == {peer(ANNA), peer(BERT)}
+
+
+def test_a_paused_node_does_no_work_for_others() -> None:
+    table = Table(Scripted(answer=lambda ctx, event: [Publish("swap")]), messages=(Ping,))
+    anna = Author(ANNA, private=(Ping,))
+    table.feed(READY)
+    assert only(Publish, table.feed(anna.sends(Ping()))) == [Publish("swap")]
+    table.feed(Paused("a game runs"))
+    assert table.feed(anna.sends(Ping())) == []
+
+
+def test_a_paused_peer_is_no_partner() -> None:
+    found: list[list[PeerId]] = []
+    table = Table(Scripted(answer=lambda ctx, _: found.append(ctx.partners()) or []))
+    anna = Author(ANNA)
+    table.feed(READY, anna.news(anna.says(Report(1, 32, 0.5, paused=True))), NOW)
+    table.feed(anna.news(anna.says(Report(1, 32, 0.5))), NOW)
+    assert found[-2:] == [[peer(BERT)], sorted([peer(ANNA), peer(BERT)])]
+
+
 def test_what_the_strategy_wanted_to_train_in_a_pause_begins_after_it() -> None:
     table = Table(Scripted(start=[Train(50)], answer=trains_on))
     table.feed(READY, Paused("on battery"))
@@ -339,7 +375,7 @@ def test_a_trainer_that_comes_back_after_the_end_touches_nothing() -> None:
     )
     table.feed(READY, TrainerLost("killed", 5.0))
     effects = table.feed(READY, TRAINED, NOW, TimerFired(CHECKPOINT_TIMER))
-    assert learning(effects) == []
+    assert learning(effects) == [Evaluate(TEST_TAG, (OWN,), Split.TEST)], "only the result is measured"
     assert only(Checkpoint, effects) == []
     assert table.node.state is State.FINISHED
 
