@@ -148,7 +148,7 @@ class Node:
             state=str(self._state),
             reason=self._reason_now(now),
             until=self._until,
-            activity=self._strategy.activity() if self._strategy else "",
+            activity=self._strategy.activity() if self._strategy and self._state is not State.PAUSED else "",
             step=self._position[0],
             samples=self._position[1],
             steps=self._setup.manifest.steps,

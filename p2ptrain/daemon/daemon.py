@@ -338,12 +338,3 @@ class Daemon:
         self._notes[note.event] += 1
         level = logger.debug if note.event in QUIET else logger.info
         level("%s", describe(note))
-
-
-def control_file_is_stale(home: Home) -> bool:
-    """Say whether `control.json` was left by a daemon that was killed."""
-    try:
-        with only_one(home):
-            return home.control.exists()
-    except AlreadyRunningError:
-        return False

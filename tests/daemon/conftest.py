@@ -1,6 +1,7 @@
 """Homes for daemons, and nothing left of them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def own_tasks() -> Iterator[None]:
         yield
 
 
+@contextmanager
 def homes_in(folder: Path) -> Iterator[MakeHome]:
     """Make homes, and end what was started in them, whatever became of the test."""
     made: list[Home] = []
@@ -29,15 +31,18 @@ def homes_in(folder: Path) -> Iterator[MakeHome]:
         made.append(Home(folder / name))
         return made[-1]
 
-    yield make
-    for home in made:
-        home.end()
+    try:
+        yield make
+    finally:
+        for home in made:
+            home.end()
 
 
 @pytest.fixture
 def homes(tmp_path: Path) -> Iterator[MakeHome]:
     """Make homes: `homes("first")`."""
-    yield from homes_in(tmp_path)
+    with homes_in(tmp_path) as make:
+        yield make
 
 
 @pytest.fixture

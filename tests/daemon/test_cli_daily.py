@@ -31,7 +31,7 @@ IDLE_BYTES_MAX = 90_000_000
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A daemon that trains alone; whoever pauses it lets it go on."""
-    for make in homes_in(tmp_path_factory.mktemp("daily")):
+    with homes_in(tmp_path_factory.mktemp("daily")) as make:
         home = make()
         (home.home / "config.toml").write_text(CONFIG)
         home.found()

@@ -64,7 +64,7 @@ def resumed_at(home: Home) -> int:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Home]]:
     """Two that train without end; whoever ends one of them starts it again."""
-    for make in homes_in(tmp_path_factory.mktemp("pair")):
+    with homes_in(tmp_path_factory.mktemp("pair")) as make:
         pair = make("one"), make("other")
         swarm(*pair, steps=0)
         yield pair

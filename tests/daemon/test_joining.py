@@ -17,7 +17,7 @@ from tests.daemon.helpers import Home, Outcome
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A daemon that admits members."""
-    for make in homes_in(tmp_path_factory.mktemp("issuer")):
+    with homes_in(tmp_path_factory.mktemp("issuer")) as make:
         home = make("issuer")
         home.found()
         home.start()

@@ -37,7 +37,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Two train, a third joins late by the same invite, all finish."""
-    for make in homes_in(tmp_path_factory.mktemp("together")):
+    with homes_in(tmp_path_factory.mktemp("together")) as make:
         first, second, late = make("first"), make("second"), make("late")
         first.found("--steps", str(STEPS), "--parts", "3", task="digits")
         first.start()
