@@ -164,6 +164,7 @@ class Chaos:
             "number": rng.choice(NATURALS),
             "blob": self._blob(),
             "size_bytes": rng.choice((1, 64, 2**34)),
+            "turn": rng.choice(NATURALS),
         }
         message: Message = type_(**{name: drawn[name] for name in type_.__struct_fields__})
         return self._author().sends(message)

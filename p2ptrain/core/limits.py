@@ -25,7 +25,7 @@ CONTACTS_PER_MESSAGE_MAX = 24
 MESH_PEERS_MAX = 9
 """Up to here everyone is connected with everyone (research: net 4.3)."""
 
-REPORTS_MAX = 256
+REPORTS_MAX = 128
 """Reports that a node keeps; the best and the freshest stay."""
 
 REPORTS_PER_NEWS_MAX = 8

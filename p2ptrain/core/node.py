@@ -31,7 +31,7 @@ from p2ptrain.core.effects import (
 from p2ptrain.core.envelope import Verified
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.inputs import Input
-from p2ptrain.core.ledger import Ledger, Stated
+from p2ptrain.core.ledger import Ledger, Stated, rank
 from p2ptrain.core.lifecycle import State, Turn, follow
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.membership import Introduced, Members, Membership
@@ -209,12 +209,16 @@ class Node:
         if isinstance(event.message.message, Contact):
             return self._membership.on_own_contact(cast(Introduced, event.message))
         stated = cast(Stated, event.message)
+        before = self._ledger.best()
         self._ledger.learn(stated, self._context.now)
         turned, self._turned = self._turned, False
-        return self._announce() if turned else []
+        if turned:
+            return self._announce()
+        improved = self._ledger.best() is stated and before is not None and rank(stated) < rank(before)
+        return self._spread.pass_on(self._context.now, self._blobs.held) if improved else []
 
     def _announce(self) -> list[Effect]:
-        """Tell some peers at once that this node finished, paused or goes on: they wait for it, or not."""
+        """Tell some peers at once that this node has done its steps, finished, paused or goes on."""
         partners = self._membership.partners(self._context.now)
         some = self._rng.sample(partners, min(len(partners), limits.MESH_PEERS_MAX - 1))
         return self._spread.announce(self._context.now, some, self._blobs.held)
@@ -398,11 +402,15 @@ class Node:
         state = self._state
         report = replace(report, finished=state is State.FINISHED, paused=state is State.PAUSED)
         if self._told is not None:
-            self._turned |= (report.finished, report.paused) != (self._told.finished, self._told.paused)
+            self._turned |= self._stage(report) != self._stage(self._told)
         self._told = report
         if report.offer is not None:
             self._blobs.pin(report.offer.blob)
         return [Sign(report)]
+
+    def _stage(self, report: Report) -> tuple[bool, bool, bool]:
+        """What others wait for: they are to hear at once when it changes."""
+        return report.finished, report.paused, 0 < self._setup.manifest.steps <= report.step
 
     def _finish(self, wish: Finish) -> list[Effect]:
         if follow(self._state, Turn.FINISH) is self._state:

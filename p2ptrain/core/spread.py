@@ -93,6 +93,10 @@ class Spread:
                 return None, [Send(via, self._news(held, reply=True, hops=0))]
         return None, []
 
+    def pass_on(self, now: Seconds, held: dict[BlobId, None]) -> list[Effect]:
+        """The own report became the best of all that are known: tell it at once."""
+        return self._speak(now, held, self._config.forward_hops)
+
     def announce(self, now: Seconds, peers: list[PeerId], held: dict[BlobId, None]) -> list[Effect]:
         """Tell several peers at once, for something that cannot wait."""
         news = self._news(held, reply=True, hops=self._config.forward_hops)

@@ -105,6 +105,19 @@ class Context:
         """Say whether weights are here."""
         return blob in self._blobs.held
 
+    def best_kept(self, saved: Offer | None) -> Offer | None:
+        """Return the best own offer whose weights are still here, and keep them here.
+
+        It is the saved one or the one last told: a checkpoint may be older.
+        """
+        told = self.ledger.of(self.me)
+        offers = (saved, told.report.message.offer if told else None)
+        held = [offer for offer in offers if offer is not None and self.holds(offer.blob)]
+        best = min(held, key=lambda offer: offer.loss, default=None)
+        if best is not None:
+            self._blobs.pin(best.blob)
+        return best
+
     def fetch(self, author: PeerId, offer: Offer) -> Fetch:
         """Build the effect that brings offered weights here, from the author or any other holder.
 

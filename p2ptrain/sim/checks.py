@@ -31,14 +31,9 @@ class Watch(Struct):
 
 
 class Checks:
-    """Observes a world.
+    """Observes a world."""
 
-    Args:
-        keeps_best: the strategy promises that its offer never gets worse (ALGORITHMS G6).
-    """
-
-    def __init__(self, world: World, *, keeps_best: bool) -> None:
-        self._keeps_best = keeps_best
+    def __init__(self, world: World) -> None:
         self._watches: dict[PeerId, Watch] = {}
         self._rules: dict[type[Effect], Callable[[Host, Watch, Any], None]] = {
             Send: self._check_send,
@@ -113,7 +108,7 @@ class Checks:
         if report.offer.blob not in host.blobs:
             self._fail(host, f"offers {report.offer.blob[:12]} and does not have it")
         watch.own_blobs[report.offer.blob] = None
-        if self._keeps_best and report.offer.loss > watch.best_offer:
+        if report.offer.loss > watch.best_offer:
             self._fail(host, "offers worse weights than before (G6)")
         watch.best_offer = min(watch.best_offer, report.offer.loss)
 

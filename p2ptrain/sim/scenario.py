@@ -85,7 +85,11 @@ def build(scenario: Scenario, learner: MakeLearner | None = None, rules: Rules |
     manifest = scenario.manifest
     rules = rules or load(manifest.strategy)
     peers = [peer_number(number) for number in range(scenario.peers)]
-    setups = [make_setup(manifest, rules, me, own_seed(scenario, n)) for n, me in enumerate(peers)]
+    first = make_setup(manifest, rules, peers[0], own_seed(scenario, 0))
+    setups = [
+        msgspec.structs.replace(first, me=me, seed=own_seed(scenario, number))
+        for number, me in enumerate(peers)
+    ]
     if scenario.introduce:
         contact = Contact(CERTIFICATE, ("simulated",))
         setups = [msgspec.structs.replace(setup, contact=contact) for setup in setups]
@@ -133,7 +137,7 @@ def run(scenario: Scenario) -> Summary:
     began = time.process_time()
     world = build(scenario, None if scenario.manifest.task == TOY else torch_learners(scenario.manifest))
     if scenario.checks:
-        Checks(world, keeps_best=scenario.manifest.strategy == "restart")
+        Checks(world)
     informed = let_time_pass(world, scenario)
     cpu_s = time.process_time() - began
     return sum_up(world, scenario, informed, cpu_s)

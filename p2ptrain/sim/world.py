@@ -93,11 +93,12 @@ class World:
 
     def run(self, until: Seconds) -> None:
         """Let time pass."""
-        heap = self._heap
+        heap, pop, count = self._heap, heapq.heappop, 0
         while heap and heap[0][0] <= until:
-            self.now, _, action, arguments = heapq.heappop(heap)
-            self.events += 1
+            self.now, _, action, arguments = pop(heap)
+            count += 1
             action(*arguments)
+        self.events += count
         self.now = until
 
     def run_until(self, done: Callable[[], bool], most: Seconds, every: Seconds = 0.5) -> bool:

@@ -3,8 +3,9 @@
 Both publish a snapshot, fetch the other's, and move by half of the difference, while training goes on:
 own <- own + (theirs - mine) / 2, so that the sum over both is kept. Before that each measures the
 mixture on its own held-out data; whose weights keep making things worse is refused (robust mixing), and
-no step is longer than is usual. At the end the peers wait for each other and average a few times
-without training. Exact form, defaults and what was measured: ALGORITHMS 2.6, 2.7, 4.4, 4.6.
+no step is longer than is usual. Who meets whom follows from the step number alone, so that two peers ask
+each other; who is late or away is replaced. At the end the peers wait for each other and average a few
+times without training. Exact form, defaults and what was measured: ALGORITHMS 2.6, 2.7, 4.4, 4.6.
 """
 
 import math
@@ -15,7 +16,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from p2ptrain.core import law
+from p2ptrain.core import keep, law, newcomer
 from p2ptrain.core.effects import (
     Adopt,
     Combine,
@@ -41,18 +42,25 @@ from p2ptrain.core.inputs import (
     Trained,
     TrainerReady,
 )
+from p2ptrain.core.keep import Keep
 from p2ptrain.core.messages import BlobBytes, BlobName, Message, Natural, Offer, Report
 from p2ptrain.core.mixing import Mixing
+from p2ptrain.core.newcomer import Newcomer
+from p2ptrain.core.pairing import Turns
 from p2ptrain.core.strategy import Context, Event, Told
 from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, Slot, peer_text, short
 
 MIX = Slot(Ref("mix"))
 FETCH_TRIES = 3
-TURNED_AWAY_MAX = 3
-"""So many busy peers in a round, then the next round is waited for (guess)."""
+FAILURES_MAX = 3
+"""After so many failures others are asked, after twice as many the next round is waited for (guess)."""
+
+SETTLE_SHARE = 0.25
+AHEAD_ROUNDS = 4
+"""A newcomer takes the weights of who is so far ahead (guess)."""
 
 PATIENCE_MAX = 12.0
-"""No partner is waited for longer than this many times `timeout_s`, whatever was usual (guess)."""
+"""No partner is waited for longer than so many times `timeout_s` (guess)."""
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,7 +72,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     report_s: time between two measurements of the own loss for the report (guess).
     ask_again_s: a question without answer is repeated after this: messages get lost (guess).
     timeout_s: an exchange with a silent partner is given up after this, or 4 times the usual (guess).
-    settle_s: at the end, so long at most is waited for the others (guess).
+    settle_s: at the end, so long is waited for the others, or a quarter of the own time (guess).
     consensus: exchanges without training at the end, for each doubling of the number of peers.
     """
 
@@ -79,11 +87,16 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Swap(Message, frozen=True):
-    """My weights of this moment, give me yours. `number` is the starter's count of exchanges."""
+    """My weights of this moment, give me yours.
+
+    number: the starter's count of meetings.
+    turn: of the law of pairs, where the starter is.
+    """
 
     number: Natural
     blob: BlobName
     size_bytes: BlobBytes
+    turn: Natural = 0
 
 
 class Answer(Message, frozen=True):
@@ -120,6 +133,7 @@ class Exchange(Struct):
 
     partner: PeerId
     number: int
+    turn: int
     starter: bool
     begun: Seconds
     mine: BlobId | None = None
@@ -127,6 +141,13 @@ class Exchange(Struct):
     theirs: Offer | None = None
     fetched: bool = False
     failures: int = 0
+
+
+class Memory(Struct, frozen=True):
+    """What survives a restart of the program."""
+
+    keep: Offer | None
+    mixing: Mixing
 
 
 class Strategy:
@@ -138,33 +159,29 @@ class Strategy:
         self._step = self._samples = 0
         self._loss = math.inf
         self._accuracy: float | None = None
-        self._offer: Offer | None = None
-        self._publishing: list[float] = []
+        self._keep = Keep()
         self._reported = -math.inf
-        self._turn = 0
+        self._turns = Turns()
         self._exchange: Exchange | None = None
         self._meetings = 0
-        self._turned_away = self._due = 0
-        self._joining: Offer | None = None
-        self._may_join = False
+        self._newcomer = Newcomer()
         self._mixing = Mixing()
         self._durations: list[Seconds] = []
-        self._settle_until = 0.0
-        self._left = 0
+        self._began = self._settle_until = 0.0
         self._tries_left = 0
 
     def start(self, ctx: Context, ready: TrainerReady) -> list[Effect]:
         """Train from the common start, or go on from the checkpoint."""
-        self._step, self._samples = ready.step, ready.samples
-        self._turn = ctx.rng.randrange(1 << 16)
-        self._may_join = ready.step == 0
+        self._step, self._samples, self._began = ready.step, ready.samples, ctx.now
+        self._newcomer.may_join = ready.step == 0
         if ready.memory:
-            self._mixing = msgspec.msgpack.decode(ready.memory, type=Mixing)
+            memory = msgspec.msgpack.decode(ready.memory, type=Memory)
+            self._mixing, self._keep = memory.mixing, Keep(ctx.best_kept(memory.keep))
         return self._next_round(ctx)
 
     def memory(self) -> bytes:
-        """Keep the peers' scores and the usual distances."""
-        return msgspec.msgpack.encode(self._mixing)
+        """Keep the best offer, the peers' scores and the usual distances."""
+        return msgspec.msgpack.encode(Memory(self._keep.offer, self._mixing))
 
     def activity(self) -> str:
         """Say what goes on."""
@@ -180,10 +197,11 @@ class Strategy:
                 return self._next_round(ctx)
             case Evaluated(tag="own"):
                 return self._on_own_loss(ctx, event)
-            case Published(tag="offer"):
-                return self._on_offered(event)
-            case LearnFailed(tag="offer"):
-                del self._publishing[:1]
+            case Published(tag=keep.TAG):
+                self._keep.on_published(event)
+                return [*self._tell(), *self._finish()]
+            case LearnFailed(tag=keep.TAG):
+                self._keep.on_failed()
                 return self._finish()
             case Published() if event.tag == self._tag("swap"):
                 return self._on_snapshot(ctx, event)
@@ -192,24 +210,23 @@ class Strategy:
             case Told(sender=sender, message=Answer() as answer):
                 return self._on_answer(ctx, sender, answer)
             case Told(sender=sender, message=Busy() as busy):
-                return self._on_busy(ctx) if self._is_with(sender, busy.number) else []
+                return self._fail(ctx, "busy") if self._is_with(sender, busy.number) else []
             case Fetched(blob=blob):
                 return self._on_fetched(blob)
             case FetchFailed(blob=blob):
                 return self._on_fetch_failed(ctx, blob)
             case Evaluated() if event.tag == self._tag("mix"):
                 return self._on_mixture(ctx, event)
-            case Evaluated(tag="join"):
-                return self._on_join_measured(event)
+            case Evaluated(tag=newcomer.TAG) if self._phase is not Phase.DONE:
+                return self._newcomer.decide(event)
             case LearnFailed() if event.tag in (self._tag("swap"), self._tag("mix")):
-                return self._end(ctx, "weights were gone")
-            case PeerDown(peer=peer):
-                lost = self._exchange is not None and self._exchange.partner == peer
-                return self._end(ctx, "partner lost") if lost else []
+                return self._fail(ctx, "weights were gone")
+            case PeerDown(peer=peer) if self._exchange and self._exchange.partner == peer:
+                return self._fail(ctx, "partner lost")
             case TimerFired(key="exchange"):
                 return self._on_exchange_timer(ctx)
-            case TimerFired(key="settle"):
-                return self._settle(ctx)
+            case TimerFired(key="turn"):
+                return self._go_on(ctx) if self._phase is Phase.RUN else self._settle(ctx)
             case _:
                 return []
 
@@ -219,16 +236,15 @@ class Strategy:
         """Start an exchange with a snapshot of now, then train on without waiting for it."""
         if self._phase is not Phase.RUN:
             return []
-        if ctx.manifest.steps and self._step >= ctx.manifest.steps:
+        if 0 < ctx.manifest.steps <= self._step:
             return self._begin_settling(ctx)
         effects: list[Effect] = []
         if ctx.now - self._reported >= self._config.report_s:
-            self._reported = ctx.now
-            effects.append(Evaluate("own", (OWN,)))
-        effects += self._catch_up(ctx)
-        if self._step > 0 and self._exchange is None and math.isfinite(self._loss):
-            self._turned_away, self._due = 0, self._config.exchanges
-            effects += self._begin_exchange(ctx)
+            self._reported, effects = ctx.now, [Evaluate("own", (OWN,))]
+        effects += self._newcomer.look(ctx, self._step + AHEAD_ROUNDS * self._config.exchange_steps)
+        if self._step > 0 and math.isfinite(self._loss) and not (self._exchange and self._exchange.starter):
+            self._turns.begin(self._first_turn(), self._config.exchanges)
+            effects += self._go_on(ctx)
         left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.exchange_steps
         return [*effects, Train(min(self._config.exchange_steps, left))]
 
@@ -237,16 +253,7 @@ class Strategy:
         self._accuracy = event.accuracies[0] if math.isfinite(event.accuracies[0]) else None
         if not math.isfinite(self._loss):
             return [*self._recover(), *self._finish()]
-        if self._exchange is None:
-            self._publishing.append(self._loss)
-            return [Publish("offer")]
-        return self._tell()
-
-    def _on_offered(self, event: Published) -> list[Effect]:
-        """Name the loss that was measured on these weights: by now there may be others."""
-        if self._publishing:
-            self._offer = Offer(event.blob, event.size_bytes, self._publishing.pop(0))
-        return [*self._tell(), *self._finish()]
+        return self._keep.propose(self._loss) or [*self._tell(), *self._finish()]
 
     def _finish(self) -> list[Effect]:
         done = self._phase is Phase.DONE
@@ -255,24 +262,37 @@ class Strategy:
     def _tell(self) -> list[Effect]:
         if not math.isfinite(self._loss):
             return []
-        return [Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._offer))]
+        return [Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._keep.offer))]
 
     def _recover(self) -> list[Effect]:
         """Training diverged: go back to the last weights that were good."""
         note = Note("diverged", {"step": self._step})
-        if self._offer is None or self._phase is Phase.DONE:
+        if self._keep.offer is None or self._phase is Phase.DONE:
             return [note]
-        return [note, Adopt("back", self._offer.blob, OptimizerState.RESET, 0.5)]
+        return [note, Adopt("back", self._keep.offer.blob, OptimizerState.RESET, 0.5)]
 
     # -- an exchange -------------------------------------------------------------------------------
 
+    def _first_turn(self) -> int:
+        """Peers with equal steps come to equal turns."""
+        return self._step // self._config.exchange_steps * self._config.exchanges
+
+    def _go_on(self, ctx: Context) -> list[Effect]:
+        """Begin what is still due."""
+        if self._phase is Phase.CONSENSUS:
+            return [SetTimer("turn", 0.0)]
+        free = self._phase is Phase.RUN and self._exchange is None
+        return self._begin_exchange(ctx) if free and self._turns.due > 0 else []
+
     def _begin_exchange(self, ctx: Context) -> list[Effect]:
-        self._turn += 1
-        members = ctx.membership.members
-        partner = law.expo(members, ctx.me, self._turn, lambda p: ctx.is_partner(p) and ctx.trusts(p))
+        members, turns = ctx.membership.members, self._turns
+        if turns.is_met or (self._phase is Phase.CONSENSUS and turns.is_free(members, ctx.me)):
+            turns.end()
+            return self._go_on(ctx)
+        partner = turns.partner(members, ctx.me, lambda p: ctx.is_partner(p) and ctx.trusts(p), FAILURES_MAX)
         if partner is None:
-            return []
-        return self._meet(Exchange(partner, self._turn, starter=True, begun=ctx.now))
+            return [SetTimer("turn", 0.5)] if self._phase is Phase.CONSENSUS else []
+        return self._meet(Exchange(partner, self._meetings + 1, turns.now, True, ctx.now))
 
     def _meet(self, exchange: Exchange) -> list[Effect]:
         self._exchange = exchange
@@ -295,9 +315,9 @@ class Strategy:
         exchange = self._exchange
         if exchange is None or exchange.mine is None:
             return []
-        kind = Swap if exchange.starter else Answer
-        message = kind(exchange.number, exchange.mine, exchange.mine_bytes)
-        return [Send(exchange.partner, message), *self._fetch_theirs(ctx)]
+        number, blob, size_bytes = exchange.number, exchange.mine, exchange.mine_bytes
+        swap, answer = Swap(number, blob, size_bytes, exchange.turn), Answer(number, blob, size_bytes)
+        return [Send(exchange.partner, swap if exchange.starter else answer), *self._fetch_theirs(ctx)]
 
     def _on_swap(self, ctx: Context, sender: PeerId, swap: Swap) -> list[Effect]:
         offer = Offer(swap.blob, swap.size_bytes, 0.0)
@@ -305,34 +325,32 @@ class Strategy:
             return self._answer_when_done(sender, swap)
         if not ctx.trusts(sender):
             return [Send(sender, Busy(swap.number))]
+        if self._phase is Phase.SETTLE and swap.turn >= self._first_turn():
+            self._begin_consensus(ctx)
+        if self._phase is Phase.CONSENSUS and self._turns.reaches(swap.turn):
+            return []
         exchange = self._exchange
         given_up = exchange is not None and exchange.partner == sender and not exchange.starter
         if exchange is None or (given_up and exchange.number != swap.number):
-            return self._meet(Exchange(sender, swap.number, starter=False, begun=ctx.now, theirs=offer))
+            return self._meet(Exchange(sender, swap.number, swap.turn, False, ctx.now, theirs=offer))
         if exchange.partner != sender or (exchange.starter and exchange.theirs is not None):
-            return [Send(sender, Busy(swap.number))]
+            return [] if self._turns.reaches(swap.turn) else [Send(sender, Busy(swap.number))]
         if exchange.starter and ctx.me > sender:
-            exchange.starter, exchange.number, exchange.theirs = False, swap.number, offer
+            exchange.starter, exchange.theirs = False, offer
+            exchange.number, exchange.turn = swap.number, swap.turn
         # Both asked at once: the smaller id's question counts, and is asked again in case it was lost.
         return self._show(ctx)
 
-    def _on_busy(self, ctx: Context) -> list[Effect]:
-        """Try the next address of the law at once: a round without averaging is lost."""
-        effects = self._end(ctx, "busy")
-        self._turned_away += 1
-        if self._phase is Phase.RUN and self._turned_away <= TURNED_AWAY_MAX:
-            effects += self._begin_exchange(ctx)
-        return effects
-
     def _answer_when_done(self, sender: PeerId, swap: Swap) -> list[Effect]:
         """Late ones may still come to the result; the result itself stays."""
-        if self._offer is None:
+        offer = self._keep.offer
+        if offer is None:
             return [Send(sender, Busy(swap.number))]
-        return [Send(sender, Answer(swap.number, self._offer.blob, self._offer.size_bytes))]
+        return [Send(sender, Answer(swap.number, offer.blob, offer.size_bytes))]
 
     def _on_answer(self, ctx: Context, sender: PeerId, answer: Answer) -> list[Effect]:
         exchange = self._exchange
-        if exchange is None or exchange.theirs is not None or not self._is_with(sender, answer.number):
+        if exchange is None or exchange.theirs or not self._is_with(sender, answer.number):
             return []
         exchange.theirs = Offer(answer.blob, answer.size_bytes, 0.0)
         return self._fetch_theirs(ctx)
@@ -345,27 +363,25 @@ class Strategy:
         return [ctx.fetch(exchange.partner, exchange.theirs)]
 
     def _on_fetched(self, blob: BlobId) -> list[Effect]:
-        if self._joining is not None and self._joining.blob == blob:
-            return [Evaluate("join", (OWN, blob), examples_max=self._config.mix_examples)]
+        if self._newcomer.awaits(blob):
+            return self._newcomer.measure(blob, self._config.mix_examples)
         exchange = self._exchange
-        if exchange is None or exchange.theirs is None or exchange.mine is None:
-            return []
-        if exchange.theirs.blob != blob:
+        if exchange is None or exchange.mine is None or not exchange.theirs or exchange.theirs.blob != blob:
             return []
         tag, mine = self._tag("mix"), exchange.mine
         mix = Combine(tag, MIX, ((0.5, mine), (0.5, blob)))
         return [mix, Evaluate(tag, (mine, MIX), examples_max=self._config.mix_examples)]
 
     def _on_fetch_failed(self, ctx: Context, blob: BlobId) -> list[Effect]:
-        if self._joining is not None and self._joining.blob == blob:
-            self._joining = None
+        if self._newcomer.awaits(blob):
+            self._newcomer.give_up()
             return []
         exchange = self._exchange
         if exchange is None or exchange.theirs is None or exchange.theirs.blob != blob:
             return []
         exchange.failures += 1
         if exchange.failures >= FETCH_TRIES or not ctx.trusts(exchange.partner):
-            return self._end(ctx, "weights did not come")
+            return self._fail(ctx, "weights did not come")
         exchange.fetched = False
         return self._fetch_theirs(ctx)
 
@@ -375,82 +391,71 @@ class Strategy:
         if exchange is None or exchange.theirs is None or exchange.mine is None:
             return []
         mine, theirs = exchange.mine, exchange.theirs.blob
-        if math.isfinite(event.losses[0]):
-            self._offer = Offer(mine, exchange.mine_bytes, event.losses[0])
         if not self._mixing.accepts(peer_text(exchange.partner), *event.losses):
             fields = {"peer": short(exchange.partner), "loss": event.losses[0], "mixed": event.losses[1]}
-            return [Note("refused", fields), *self._end(ctx, "")]
+            return [Note("refused", fields), *self._end(ctx)]
         coefficient = 0.5 * self._mixing.share(2 * event.distances[1])
         move = ((1.0, OWN), (coefficient, theirs), (-coefficient, mine))
         note = Note("averaged", {"peer": short(exchange.partner), "loss": event.losses[1]})
-        self._may_join = False
+        self._newcomer.may_join = False
         self._durations = [*self._durations[-7:], ctx.now - exchange.begun]
-        return [Combine("mixed", OWN, move), note, *self._end(ctx, "")]
+        return [Combine("mixed", OWN, move), note, *self._end(ctx)]
 
-    def _end(self, ctx: Context, why: str) -> list[Effect]:
+    def _end(self, ctx: Context) -> list[Effect]:
+        """The exchange took place, or its weights were refused."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return []
-        note = [Note("exchange_failed", {"peer": short(exchange.partner), "reason": why})] if why else []
-        if self._phase is Phase.RUN and not why:
-            self._due -= 1
-            return [*note, *(self._begin_exchange(ctx) if self._due > 0 else [])]
-        if self._phase is not Phase.CONSENSUS:
-            return [*note]
-        if not why:
-            self._left -= 1
-        wait_s = ctx.rng.uniform(0.02, 0.2) if why else 0.0
-        return [*note, SetTimer("settle", wait_s)]
+        if exchange.starter:
+            self._turns.end()
+        else:
+            self._turns.meet(ctx.membership.members, ctx.me, exchange.partner, exchange.turn)
+        return self._go_on(ctx)
+
+    def _fail(self, ctx: Context, why: str) -> list[Effect]:
+        """Ask again when a busy partner should be free, and in the end somebody else."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return []
+        note = Note("exchange_failed", {"peer": short(exchange.partner), "reason": why})
+        again = self._turns.fail() <= 2 * FAILURES_MAX or self._phase is Phase.CONSENSUS
+        wait_s = ctx.rng.uniform(0.25, 0.75) * self._usual_s()
+        return [note, *([SetTimer("turn", wait_s)] if again else [])]
 
     def _on_exchange_timer(self, ctx: Context) -> list[Effect]:
         if self._exchange is None:
             return []
         left_s = self._exchange.begun + self._patience() - ctx.now
         if left_s <= 0.01:
-            return self._end(ctx, "no answer in time")
+            return self._fail(ctx, "no answer in time")
         asked = self._exchange.starter and self._exchange.theirs is None
         again = self._show(ctx) if asked else []
         return [*again, SetTimer("exchange", min(left_s, self._config.ask_again_s))]
 
     def _is_with(self, sender: PeerId, number: int) -> bool:
-        asked = self._exchange
-        return asked is not None and asked.starter and (asked.partner, asked.number) == (sender, number)
+        now = self._exchange
+        return now is not None and now.starter and (now.partner, now.number) == (sender, number)
 
     def _patience(self) -> Seconds:
-        usual = median(self._durations) if self._durations else 0.0
-        return min(max(self._config.timeout_s, 4 * usual), PATIENCE_MAX * self._config.timeout_s)
+        return min(max(self._config.timeout_s, 4 * self._usual_s()), PATIENCE_MAX * self._config.timeout_s)
 
-    # -- coming late -------------------------------------------------------------------------------
-
-    def _catch_up(self, ctx: Context) -> list[Effect]:
-        """A newcomer takes the weights of the one who is furthest, once, if they are better here."""
-        if not self._may_join:
-            return []
-        ahead = [
-            (report.message.step, report.sender, offer)
-            for report, offer in ctx.ledger.ranked(ctx.now, math.inf, ctx.me)
-            if report.message.step >= self._step + 4 * self._config.exchange_steps
-            and ctx.trusts(report.sender)
-        ]
-        if not ahead:
-            return []
-        self._may_join = False
-        _, author, self._joining = max(ahead, key=lambda found: found[:2])
-        return [ctx.fetch(author, self._joining)]
-
-    def _on_join_measured(self, event: Evaluated) -> list[Effect]:
-        offer, self._joining = self._joining, None
-        if offer is None or self._phase is Phase.DONE or not event.losses[1] < event.losses[0]:
-            return []
-        note = Note("caught_up", {"loss": event.losses[1], "before": event.losses[0]})
-        return [note, Adopt("join", offer.blob, OptimizerState.RESET)]
+    def _usual_s(self) -> Seconds:
+        """How long an exchange takes here."""
+        return median(self._durations) if self._durations else 0.2
 
     # -- the end -----------------------------------------------------------------------------------
 
     def _begin_settling(self, ctx: Context) -> list[Effect]:
         self._phase = Phase.SETTLE
-        self._settle_until = ctx.now + self._config.settle_s
-        return [Evaluate("own", (OWN,)), SetTimer("settle", 0.0)]
+        self._settle_until = ctx.now + max(self._config.settle_s, SETTLE_SHARE * (ctx.now - self._began))
+        return [Evaluate("own", (OWN,)), SetTimer("turn", 0.0)]
+
+    def _begin_consensus(self, ctx: Context) -> None:
+        self._phase = Phase.CONSENSUS
+        partners = len(ctx.partners())
+        due = self._config.consensus * law.turns(partners + 1) if partners else 0
+        self._turns.begin(self._first_turn(), due)
+        self._tries_left = 4 * due
 
     def _settle(self, ctx: Context) -> list[Effect]:
         """Wait for the slower ones, average without training, and finish."""
@@ -459,14 +464,12 @@ class Strategy:
             reports = [entry.report.message for entry in map(ctx.ledger.of, partners) if entry]
             missing = sum(not report.finished and report.step < ctx.manifest.steps for report in reports)
             if missing and ctx.now < self._settle_until:
-                return [SetTimer("settle", 0.5)]
-            self._phase = Phase.CONSENSUS
-            self._left = self._config.consensus * law.turns(len(partners) + 1) if partners else 0
-            self._tries_left = 4 * self._left
+                return [SetTimer("turn", 0.5)]
+            self._begin_consensus(ctx)
         if self._phase is not Phase.CONSENSUS or self._exchange is not None:
             return []
         self._tries_left -= 1
-        if self._left <= 0 or self._tries_left < 0 or not partners:
+        if self._turns.due <= 0 or self._tries_left < 0 or not partners:
             self._phase = Phase.DONE
             return [Evaluate("own", (OWN,))]
         return self._begin_exchange(ctx)

@@ -19,6 +19,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from p2ptrain.core import keep
 from p2ptrain.core.effects import (
     Accuse,
     Adopt,
@@ -45,6 +46,7 @@ from p2ptrain.core.inputs import (
     Trained,
     TrainerReady,
 )
+from p2ptrain.core.keep import Keep
 from p2ptrain.core.ledger import Stated
 from p2ptrain.core.messages import Message, Offer, Report
 from p2ptrain.core.soup import Soup
@@ -133,8 +135,7 @@ class Strategy:
         self._loss = math.inf
         self._accuracy: float | None = None
         self._lr_scale = 1.0
-        self._keep: Offer | None = None
-        self._publishing: list[tuple[float, float]] = []  # loss and rate of weights that are being written
+        self._keep = Keep()
         self._point = 0  # counts starts: a measurement from before the last one means nothing any more
         self._trains = False
         self._claim: Claim | None = None
@@ -157,12 +158,12 @@ class Strategy:
         if ready.memory:
             memory = msgspec.msgpack.decode(ready.memory, type=Memory)
             self._lr_scale = memory.lr_scale
-            self._keep = memory.keep if memory.keep and ctx.holds(memory.keep.blob) else None
+            self._keep = Keep(ctx.best_kept(memory.keep))
         return [timer, *self._measure()]
 
     def memory(self) -> bytes:
         """Keep the best offer and the learning rate."""
-        return msgspec.msgpack.encode(Memory(self._keep, self._lr_scale))
+        return msgspec.msgpack.encode(Memory(self._keep.offer, self._lr_scale))
 
     def activity(self) -> str:
         """Say what goes on."""
@@ -180,14 +181,14 @@ class Strategy:
             case Adopted() | LearnFailed(tag="adopt"):
                 return self._measure() if self._phase is Phase.RUN else []
             case LearnFailed(tag="fresh"):
-                self._keep = None  # its weights are gone
+                self._keep.offer = None  # its weights are gone
                 return [self._fresh(ctx.rng)] if self._phase is Phase.RUN else []
             case Evaluated() if event.tag == f"own:{self._point}":
                 return self._on_own_loss(ctx, event)
-            case Published(tag="keep"):
+            case Published(tag=keep.TAG):
                 return self._on_kept(ctx, event)
-            case LearnFailed(tag="keep"):
-                del self._publishing[:1]
+            case LearnFailed(tag=keep.TAG):
+                self._keep.on_failed()
                 return self._settle_if_done(ctx)
             case TimerFired(key="compare"):
                 return [*self._compare(ctx), SetTimer("compare", self._config.compare_s)]
@@ -204,7 +205,7 @@ class Strategy:
             case LearnFailed() if event.tag in (self._tag("claim"), self._tag("taste")):
                 return self._on_claim_lost(ctx, self._claim.offer.blob) if self._claim else []
             case Published(tag="final") if self._phase is Phase.SETTLE and self._soup.is_mixed:
-                self._keep = Offer(event.blob, event.size_bytes, self._soup.loss, self._lr_scale)
+                self._keep.offer = Offer(event.blob, event.size_bytes, self._soup.loss, self._lr_scale)
                 return [*self._tell(), *self._finish(f"all steps done; {self._soup.why}")]
             case LearnFailed(tag="final"):
                 return self._finish(f"all steps done; {self._soup.why}")
@@ -236,21 +237,19 @@ class Strategy:
         if not math.isfinite(self._loss):
             return self._recover(ctx)
         self._diverged = 0
-        known = [loss for loss, _ in self._publishing] + ([self._keep.loss] if self._keep else [])
-        if self._loss >= min(known, default=math.inf):
+        write = self._keep.propose(self._loss, self._lr_scale)
+        if not write:
             return [*self._tell(), *self._train(ctx), *self._settle_if_done(ctx)]
-        self._publishing.append((self._loss, self._lr_scale))
-        return [Publish("keep"), *self._train(ctx)]
+        return [*write, *self._train(ctx)]
 
     def _on_kept(self, ctx: Context, event: Published) -> list[Effect]:
-        """Name the loss that was measured on these weights: by now there may be others."""
-        if not self._publishing or self._phase is Phase.DONE:
+        offer = self._keep.on_published(event)
+        if offer is None or self._phase is Phase.DONE:
             return []
-        keep = self._keep = Offer(event.blob, event.size_bytes, *self._publishing.pop(0))
         target = ctx.manifest.target_loss
-        if self._phase is Phase.RUN and target is not None and keep.loss <= target:
-            finish = self._finish(f"target reached here: loss {keep.loss:.4g}")
-            return [*self._tell(), Adopt("final", keep.blob), *finish]
+        if self._phase is Phase.RUN and target is not None and offer.loss <= target:
+            finish = self._finish(f"target reached here: loss {offer.loss:.4g}")
+            return [*self._tell(), Adopt("final", offer.blob), *finish]
         return [*self._tell(), *self._settle_if_done(ctx)]
 
     def _recover(self, ctx: Context) -> list[Effect]:
@@ -259,14 +258,14 @@ class Strategy:
         self._diverged += 1
         self._point += 1
         note = Note("diverged", {"step": self._step, "lr_scale": self._lr_scale})
-        if self._keep is None or self._diverged > 1:
+        if self._keep.offer is None or self._diverged > 1:
             return [note, Fresh(ctx.rng.getrandbits(32), self._lr_scale)]
-        return [note, Adopt("fresh", self._keep.blob, OptimizerState.RESET, self._lr_scale)]
+        return [note, Adopt("fresh", self._keep.offer.blob, OptimizerState.RESET, self._lr_scale)]
 
     def _tell(self) -> list[Effect]:
         if not math.isfinite(self._loss):
             return []
-        return [Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._keep))]
+        return [Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._keep.offer))]
 
     def _train(self, ctx: Context) -> list[Effect]:
         """Begin a round, unless one is under way."""
@@ -277,7 +276,7 @@ class Strategy:
         return [Train(min(self._config.round_steps, left))]
 
     def _settle_if_done(self, ctx: Context) -> list[Effect]:
-        waiting = self._trains or self._publishing or self._steps_left(ctx)
+        waiting = self._trains or self._keep.is_writing or self._steps_left(ctx)
         return [] if waiting else self._begin_settling(ctx)
 
     def _steps_left(self, ctx: Context) -> bool:
@@ -416,7 +415,7 @@ class Strategy:
         if self._phase is not Phase.RUN:
             return []
         self._phase = Phase.SETTLE
-        self._soup = Soup(self._keep.blob if self._keep else OWN)
+        self._soup = Soup(self._keep.offer.blob if self._keep.offer else OWN)
         self._settle_until = ctx.now + self._config.settle_s
         return [SetTimer("settle", 0.0)]
 

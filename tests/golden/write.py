@@ -48,6 +48,7 @@ def messages() -> dict[str, Message]:
 STRATEGIES: dict[str, dict[str, Message]] = {
     "gossip": {
         "gossip-swap": Swap(17, BLOB, 407_080),
+        "gossip-swap-turn": Swap(17, BLOB, 407_080, 12),
         "gossip-answer": Answer(17, BLOB, 407_080),
         "gossip-busy": Busy(17),
     },

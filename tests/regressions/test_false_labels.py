@@ -82,9 +82,9 @@ def test_weights_that_could_not_be_written_do_not_lend_their_loss_to_the_next() 
 def test_gossip_offers_are_not_relabelled_either() -> None:
     node = Table(strategy="gossip", others=[ANNA], steps=1000)
     node.feed(READY, measured("own", 5.0), measured("own", math.nan))
-    assert offers(node.feed(Published("offer", blob(1), 64))) == []
+    assert offers(node.feed(Published("keep", blob(1), 64))) == []
     node.feed(measured("own", 4.0), measured("own", 3.0))
-    assert offers(node.feed(Published("offer", blob(2), 64))) == [Offer(blob(2), 64, 4.0)]
+    assert offers(node.feed(Published("keep", blob(2), 64))) == [Offer(blob(2), 64, 4.0)]
 
 
 def test_weights_that_did_not_survive_a_crash_are_not_offered_again() -> None:

@@ -17,7 +17,7 @@ EXCHANGE = TimerFired("strategy:exchange")
 def table() -> Table:
     """Begin the first exchange: a round is over, the snapshot is published."""
     node = Table(strategy="gossip", others=[ANNA], steps=10_000)
-    node.feed(READY, Evaluated("own", (0.6,), (0.0,), (0.5,), (0.0,), 128), Published("offer", blob(9), 64))
+    node.feed(READY, Evaluated("own", (0.6,), (0.0,), (0.5,), (0.0,), 128), Published("keep", blob(9), 64))
     node.feed(Trained(50, 1600, 0.5, 1.0), Published("swap:1", blob(1), 64))
     return node
 

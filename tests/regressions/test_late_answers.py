@@ -86,8 +86,8 @@ def averaging(*before_the_end: Input) -> Table:
     """A gossiping node that has taken its steps, is alone by then, and has finished."""
     node = Table(strategy="gossip", others=[ANNA], steps=50)
     node.feed(READY, *before_the_end, PeerDown(peer(ANNA), "gone"))
-    node.feed(Trained(50, 1600, 0.5, 1.0), measured("own", 0.5), Published("offer", blob(1), 64))
-    node.feed(TimerFired("strategy:settle"), measured("own", 0.5), Published("offer", blob(1), 64))
+    node.feed(Trained(50, 1600, 0.5, 1.0), measured("own", 0.5), Published("keep", blob(1), 64))
+    node.feed(TimerFired("strategy:turn"), measured("own", 0.5), Published("keep", blob(1), 64))
     assert node.node.state is State.FINISHED
     return node
 

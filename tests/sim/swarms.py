@@ -43,7 +43,7 @@ class Swarm:
         self.world: World = build(described, learner, rules)
         self.hosts: list[Host] = list(self.world.hosts.values())
         self._patience: Seconds = patience(described)
-        Checks(self.world, keeps_best=described.manifest.strategy == "restart")
+        Checks(self.world)
         self.world.observers.append(self._ends_once)
         self._ended: dict[int, int] = {}
 

@@ -58,7 +58,7 @@ class Shares:
 def watched(bug: Bug) -> None:
     """Let five such peers live for a minute."""
     world = build(scenario("restart", peers=5), rules=Rules("planted", NoConfig, (), lambda _: Shares(bug)))
-    Checks(world, keeps_best=True)
+    Checks(world)
     world.run(60.0)
 
 

@@ -259,7 +259,7 @@ def test_messages_of_other_strategies_mean_nothing(strategy: str) -> None:
     host, other = swarm.hosts[0], swarm.hosts[1].peer
     for kind in foreign_messages():
         if kind not in load(strategy).messages:
-            fields = {"number": 1, "blob": "0" * 64, "size_bytes": 64}
+            fields = {"number": 1, "blob": "0" * 64, "size_bytes": 64, "turn": 0}
             message = kind(**{name: fields[name] for name in kind.__struct_fields__})
             event = inputs.Received(other, Verified(other, 9, 10**6, message, b""))
             assert host.node.handle(swarm.world.now, event) == []

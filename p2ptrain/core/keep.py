@@ -1,0 +1,44 @@
+"""The best own weights: what is on offer, and what is being written to take its place (ALGORITHMS G6)."""
+
+import math
+
+from p2ptrain.core.effects import Effect, Publish
+from p2ptrain.core.inputs import Published
+from p2ptrain.core.messages import Offer
+
+TAG = "keep"
+
+
+class Keep:
+    """Grows better only.
+
+    offer: the best so far; None before the first.
+    """
+
+    def __init__(self, offer: Offer | None = None) -> None:
+        self.offer = offer
+        self._writing: list[tuple[float, float]] = []
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether better weights are being written."""
+        return bool(self._writing)
+
+    def propose(self, loss: float, lr_scale: float = 1.0) -> list[Effect]:
+        """Write the own weights, whose loss was just measured, if they are the best so far."""
+        known = [known for known, _ in self._writing] + ([self.offer.loss] if self.offer else [])
+        if loss >= min(known, default=math.inf):
+            return []
+        self._writing.append((loss, lr_scale))
+        return [Publish(TAG)]
+
+    def on_published(self, event: Published) -> Offer | None:
+        """Offer what was written, with the loss measured then: by now the own weights may be others."""
+        if not self._writing:
+            return None
+        self.offer = Offer(event.blob, event.size_bytes, *self._writing.pop(0))
+        return self.offer
+
+    def on_failed(self) -> None:
+        """What was proposed first could not be written."""
+        del self._writing[:1]

@@ -1,0 +1,54 @@
+"""Coming late: a newcomer takes the weights of the peer who is furthest, once, if they are better here."""
+
+import math
+
+from p2ptrain.core.effects import Adopt, Effect, Evaluate, Note, OptimizerState
+from p2ptrain.core.inputs import Evaluated
+from p2ptrain.core.messages import Offer
+from p2ptrain.core.strategy import Context
+from p2ptrain.core.types import OWN, BlobId
+
+TAG = "join"
+
+
+class Newcomer:
+    """Whether this peer may still take another's weights over, and which it is looking at."""
+
+    def __init__(self) -> None:
+        self.may_join = False
+        self._offer: Offer | None = None
+
+    def look(self, ctx: Context, ahead_step: int) -> list[Effect]:
+        """Fetch the weights of who is furthest, if anybody is beyond that step."""
+        if not self.may_join:
+            return []
+        ahead = [
+            (report.message.step, report.sender, offer)
+            for report, offer in ctx.ledger.ranked(ctx.now, math.inf, ctx.me)
+            if report.message.step >= ahead_step and ctx.trusts(report.sender)
+        ]
+        if not ahead:
+            return []
+        self.may_join = False
+        _, author, self._offer = max(ahead, key=lambda found: found[:2])
+        return [ctx.fetch(author, self._offer)]
+
+    def awaits(self, blob: BlobId) -> bool:
+        """Say whether these are the weights that were asked for."""
+        return self._offer is not None and self._offer.blob == blob
+
+    def measure(self, blob: BlobId, examples_max: int) -> list[Effect]:
+        """They came: compare them with the own."""
+        return [Evaluate(TAG, (OWN, blob), examples_max=examples_max)]
+
+    def give_up(self) -> None:
+        """They did not come."""
+        self._offer = None
+
+    def decide(self, event: Evaluated) -> list[Effect]:
+        """Take them over if they are better here."""
+        offer, self._offer = self._offer, None
+        if offer is None or not event.losses[1] < event.losses[0]:
+            return []
+        note = Note("caught_up", {"loss": event.losses[1], "before": event.losses[0]})
+        return [note, Adopt(TAG, offer.blob, OptimizerState.RESET)]
