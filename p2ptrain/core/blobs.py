@@ -11,6 +11,8 @@ HOLDERS_MAX = 8
 class Blobs:
     """Weights by id: held here, held by others, being fetched."""
 
+    __slots__ = ("_fetching", "_holders", "_pinned", "held")
+
     def __init__(self) -> None:
         self.held: dict[BlobId, None] = {}
         self._pinned: BlobId | None = None

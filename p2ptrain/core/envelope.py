@@ -12,7 +12,6 @@ from collections import OrderedDict
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from p2ptrain.core import limits
 from p2ptrain.core.codec import Codec
@@ -75,6 +74,8 @@ class Verifier(Protocol):
 class Sealer:
     """Puts own messages into envelopes."""
 
+    __slots__ = ("_boot", "_codec", "_domain", "_sequence", "_signer", "peer")
+
     def __init__(self, signer: Signer, swarm: SwarmId, codec: Codec, boot: int) -> None:
         self.peer = signer.peer
         self._signer = signer
@@ -98,6 +99,8 @@ class Opener:
 
     `opened` may be shared by the nodes of a simulation: what a statement means depends on its bytes only.
     """
+
+    __slots__ = ("_codec", "_domain", "_opened", "_replays", "_verifier")
 
     def __init__(
         self, verifier: Verifier, swarm: SwarmId, codec: Codec, opened: "Opened | None" = None
@@ -139,7 +142,8 @@ class Opener:
                 statement = self._open_carried(inner, kind)
             if statement is not None:
                 carried.append(statement)
-        return replace(verified, carried=tuple(carried))
+        sender, boot, sequence = verified.sender, verified.boot, verified.sequence
+        return Verified(sender, boot, sequence, verified.message, verified.raw, tuple(carried))
 
     def open_statement(self, raw: bytes) -> Verified[Message]:
         """Open a statement that somebody passed on. Repeats are recognised without checking again."""
@@ -206,6 +210,8 @@ def sender_of(raw: bytes) -> PeerId:
 
 class ReplayGuard:
     """Lets each message of a peer through once: a sliding window per sender."""
+
+    __slots__ = ("_windows",)
 
     def __init__(self) -> None:
         self._windows: dict[PeerId, tuple[int, int, int]] = {}

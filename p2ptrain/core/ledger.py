@@ -33,6 +33,8 @@ def rank(report: Stated) -> tuple[float, str, bytes]:
 class Ledger:
     """Reports by author, and the best of them."""
 
+    __slots__ = ("_best", "_entries", "_turn")
+
     def __init__(self) -> None:
         self._entries: dict[PeerId, Entry] = {}
         self._best: Stated | None = None

@@ -56,6 +56,8 @@ class Attempt(Struct, frozen=True):
 class Membership:
     """Members, their contacts and the connections to them."""
 
+    __slots__ = ("_attempts", "_conduct", "_connected", "_contacts", "_down", "_me", "_members", "_rng")
+
     def __init__(self, me: PeerId, rng: Random, conduct: Conduct, members: Members) -> None:
         self._me = me
         self._rng = rng
@@ -190,7 +192,7 @@ class Membership:
         ]
 
     def _introduce(self, statement: Verified[Message]) -> list[Effect]:
-        contact = cast(Introduced, statement)
+        contact = cast("Introduced", statement)
         peer = contact.sender
         known = self._contacts.get(peer)
         newer = known is None or (contact.boot, contact.sequence) > (known.boot, known.sequence)

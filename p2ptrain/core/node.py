@@ -90,36 +90,13 @@ class Node:
         self._position = (0, 0)
         self._tested: inputs.Evaluated | None = None
         self._saved_step = 0
-        self._routes: dict[type[Input], Callable[[Any], list[Effect]]] = {
-            inputs.Started: self._on_started,
-            inputs.Received: self._on_received,
-            inputs.Signed: self._on_signed,
-            inputs.PeerUp: self._on_peer_up,
-            inputs.PeerDown: self._on_peer_down,
-            inputs.Offended: self._on_offended,
-            inputs.Fetched: self._on_fetched,
-            inputs.FetchFailed: self._on_fetch_failed,
-            inputs.TrainerReady: self._on_trainer_ready,
-            inputs.TrainerLost: self._on_trainer_lost,
-            inputs.Trained: self._on_trained,
-            inputs.Evaluated: self._on_evaluated,
-            inputs.Combined: self._to_strategy,
-            inputs.Adopted: self._to_strategy,
-            inputs.Published: self._on_published,
-            inputs.LearnFailed: self._on_learn_failed,
-            inputs.Saved: self._on_saved,
-            inputs.TimerFired: self._on_timer,
-            inputs.Paused: self._on_paused,
-            inputs.Resumed: self._on_resumed,
-            inputs.Leaving: self._on_leaving,
-        }
 
     def handle(self, now: Seconds, event: Input) -> list[Effect]:
         """Take one input and return what is to be done, in order. Never awaits, never fails for a peer."""
         self._context.now = now
         if self._state is State.LEFT:
             return []
-        return self._routes[type(event)](event)
+        return ROUTES[type(event)](self, event)
 
     @property
     def ledger(self) -> Ledger:
@@ -185,9 +162,9 @@ class Node:
             return self._on_leave(via, message)
         self._membership.on_heard(via)
         if isinstance(message, News):
-            return self._on_news(via, cast(Verified[News], event.message))
+            return self._on_news(via, cast("Verified[News]", event.message))
         if isinstance(message, Contacts):
-            return self._membership.on_contacts(cast(Verified[Contacts], event.message), now)
+            return self._membership.on_contacts(cast("Verified[Contacts]", event.message), now)
         if self._state is State.PAUSED:
             return []  # the owner wants the computer for other things; peers know, and ask others
         return self._to_strategy(Told(via, message))
@@ -200,15 +177,15 @@ class Node:
     def _on_news(self, via: PeerId, news: Verified[News]) -> list[Effect]:
         improved, effects = self._spread.on_news(self._context.now, via, news, self._blobs.held)
         for report, held in zip(news.carried, news.message.held, strict=False):
-            offer = cast(Stated, report).message.offer
+            offer = cast("Stated", report).message.offer
             if held and offer is not None:
                 self._blobs.add_holder(offer.blob, via)
         return [*effects, *self._to_strategy(Learned(improved))] if improved else effects
 
     def _on_signed(self, event: inputs.Signed) -> list[Effect]:
         if isinstance(event.message.message, Contact):
-            return self._membership.on_own_contact(cast(Introduced, event.message))
-        stated = cast(Stated, event.message)
+            return self._membership.on_own_contact(cast("Introduced", event.message))
+        stated = cast("Stated", event.message)
         before = self._ledger.best()
         self._ledger.learn(stated, self._context.now)
         turned, self._turned = self._turned, False
@@ -359,27 +336,24 @@ class Node:
     def _to_strategy(self, event: Event | Input) -> list[Effect]:
         if self._strategy is None:
             return []
-        return self._carry(self._strategy.handle(self._context, cast(Event, event)))
+        return self._carry(self._strategy.handle(self._context, cast("Event", event)))
 
     def _carry(self, wishes: list[Effect]) -> list[Effect]:
         """Turn a strategy's wishes into effects: some need the node's word first."""
         effects: list[Effect] = []
         for wish in wishes:
-            if isinstance(wish, Train):
-                effects += self._train(wish)
-            elif isinstance(wish, Fetch):
-                effects += self._fetch(wish)
-            elif isinstance(wish, Tell):
-                effects += self._tell(wish.report)
-            elif isinstance(wish, Accuse):
-                effects += self._on_offended(inputs.Offended(wish.peer, wish.offence, wish.detail))
-            elif isinstance(wish, Finish):
-                effects += self._finish(wish)
-            elif isinstance(wish, SetTimer):
-                effects.append(SetTimer(STRATEGY_TIMER + wish.key, wish.after_s))
-            else:
+            grant = GRANTS.get(type(wish))
+            if grant is None:
                 effects.append(wish)
+            else:
+                effects += grant(self, wish)
         return effects
+
+    def _set_timer(self, wish: SetTimer) -> list[Effect]:
+        return [SetTimer(STRATEGY_TIMER + wish.key, wish.after_s)]
+
+    def _accuse(self, wish: Accuse) -> list[Effect]:
+        return self._on_offended(inputs.Offended(wish.peer, wish.offence, wish.detail))
 
     def _train(self, wish: Train) -> list[Effect]:
         if self._state is State.PAUSED:
@@ -397,6 +371,9 @@ class Node:
         if not self._blobs.begin_fetch(wish.blob):
             return self._to_strategy(inputs.FetchFailed(wish.blob, "too many fetches at once"))
         return [wish]
+
+    def _on_tell(self, wish: Tell) -> list[Effect]:
+        return self._tell(wish.report)
 
     def _tell(self, report: Report) -> list[Effect]:
         state = self._state
@@ -422,6 +399,41 @@ class Node:
     def _tell_again(self) -> list[Effect]:
         """State the same loss in a new state."""
         return self._tell(self._told) if self._told is not None else []
+
+
+ROUTES: dict[type[Input], Callable[[Node, Any], list[Effect]]] = {
+    inputs.Started: Node._on_started,
+    inputs.Received: Node._on_received,
+    inputs.Signed: Node._on_signed,
+    inputs.PeerUp: Node._on_peer_up,
+    inputs.PeerDown: Node._on_peer_down,
+    inputs.Offended: Node._on_offended,
+    inputs.Fetched: Node._on_fetched,
+    inputs.FetchFailed: Node._on_fetch_failed,
+    inputs.TrainerReady: Node._on_trainer_ready,
+    inputs.TrainerLost: Node._on_trainer_lost,
+    inputs.Trained: Node._on_trained,
+    inputs.Evaluated: Node._on_evaluated,
+    inputs.Combined: Node._to_strategy,
+    inputs.Adopted: Node._to_strategy,
+    inputs.Published: Node._on_published,
+    inputs.LearnFailed: Node._on_learn_failed,
+    inputs.Saved: Node._on_saved,
+    inputs.TimerFired: Node._on_timer,
+    inputs.Paused: Node._on_paused,
+    inputs.Resumed: Node._on_resumed,
+    inputs.Leaving: Node._on_leaving,
+}
+
+GRANTS: dict[type[Effect], Callable[[Node, Any], list[Effect]]] = {
+    Train: Node._train,
+    Fetch: Node._fetch,
+    Tell: Node._on_tell,
+    Accuse: Node._accuse,
+    Finish: Node._finish,
+    SetTimer: Node._set_timer,
+}
+"""Wishes that the node has a say in."""
 
 
 def believable(event: inputs.Evaluated) -> inputs.Evaluated:

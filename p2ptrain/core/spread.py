@@ -46,6 +46,18 @@ class SpreadConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class Spread:
     """Sends and takes in news."""
 
+    __slots__ = (
+        "_config",
+        "_heard",
+        "_ledger",
+        "_me",
+        "_membership",
+        "_refilled",
+        "_rng",
+        "_tokens",
+        "_turn",
+    )
+
     def __init__(
         self, config: SpreadConfig, me: PeerId, rng: Random, ledger: Ledger, membership: Membership
     ) -> None:

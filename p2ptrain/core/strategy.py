@@ -68,6 +68,8 @@ Event = (
 class Context:
     """What a strategy may look at while it handles an event."""
 
+    __slots__ = ("_blobs", "_conduct", "ledger", "manifest", "me", "membership", "now", "rng")
+
     def __init__(
         self,
         me: PeerId,

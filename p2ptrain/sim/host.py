@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from p2ptrain.core import inputs
@@ -66,17 +67,6 @@ class Host:
         self._contacts: dict[PeerId, Verified[Message]] = {}
         self._inbox: deque[Input] = deque()
         self._feeding = False
-        self._hands: dict[type[Effect], Callable[[Any], None]] = {
-            Send: self._send,
-            SetTimer: self._set_timer,
-            Note: self._note,
-            Sign: self._sign,
-            Fetch: self._fetch,
-            Dial: self._dial,
-            Drop: self._drop,
-            Remember: self._remember,
-            Hangup: self._hang_up,
-        }
         self._sealer: Sealer
         self._opener: Opener
         self._trainer: SimTrainer
@@ -115,22 +105,26 @@ class Host:
 
     def feed(self, event: Input) -> None:
         """Hand an input to the node and carry out what it wants; inputs that follow at once queue up."""
-        self._inbox.append(event)
-        if self._feeding or not self.alive:
+        if not self.alive:
+            return
+        if self._feeding:
+            self._inbox.append(event)
             return
         self._feeding = True
-        world, inbox, handle = self.world, self._inbox, self.node.handle
-        while inbox:
-            if world.clocks_jump:
-                self._offset += world.clock_jump()
-            self.effects = handle(world.now + self._offset, inbox.popleft())
-            for effect in self.effects:
-                if self.lies:
-                    effect = liar.twist(self, effect)
-                self._hands.get(type(effect), self.learn)(effect)
-            for observer in world.observers:
-                observer(self, world.now)
+        self._handle(event)
+        while self._inbox:
+            self._handle(self._inbox.popleft())
         self._feeding = False
+
+    def _handle(self, event: Input) -> None:
+        world = self.world
+        if world.clocks_jump:
+            self._offset += world.clock_jump()
+        effects = self.effects = self.node.handle(world.now + self._offset, event)
+        for effect in map(partial(liar.twist, self), effects) if self.lies else effects:
+            HANDS.get(type(effect), Host.learn)(self, effect)
+        for observer in world.observers:
+            observer(self, world.now)
 
     def on_frame(self, source: PeerId, frame: Verified[Message] | bytes) -> None:
         """A message arrived, or bytes that nobody sealed."""
@@ -243,3 +237,17 @@ class Host:
             return
         self.blobs[blob] = None
         self.feed(inputs.Fetched(blob, source))
+
+
+HANDS: dict[type[Effect], Callable[[Host, Any], None]] = {
+    Send: Host._send,
+    SetTimer: Host._set_timer,
+    Note: Host._note,
+    Sign: Host._sign,
+    Fetch: Host._fetch,
+    Dial: Host._dial,
+    Drop: Host._drop,
+    Remember: Host._remember,
+    Hangup: Host._hang_up,
+}
+"""Whatever is not here goes to the trainer."""

@@ -3,6 +3,8 @@
 import gc
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import fmean
 
 import msgspec
@@ -134,13 +136,26 @@ def run(scenario: Scenario) -> Summary:
         ManifestError: strategy, task or a setting is not known.
         BrokenInvariantError: a rule of the protocol did not hold.
     """
-    began = time.process_time()
-    world = build(scenario, None if scenario.manifest.task == TOY else torch_learners(scenario.manifest))
-    if scenario.checks:
-        Checks(world)
-    informed = let_time_pass(world, scenario)
-    cpu_s = time.process_time() - began
-    return sum_up(world, scenario, informed, cpu_s)
+    with without_collecting():
+        began = time.process_time()
+        world = build(scenario, None if scenario.manifest.task == TOY else torch_learners(scenario.manifest))
+        if scenario.checks:
+            Checks(world)
+        informed = let_time_pass(world, scenario)
+        cpu_s = time.process_time() - began
+        return sum_up(world, scenario, informed, cpu_s)
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Collecting garbage means walking over millions of objects that all live on."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def torch_learners(manifest: Manifest) -> MakeLearner:
@@ -159,24 +174,17 @@ def let_time_pass(world: World, scenario: Scenario) -> float:
         living = [host for host in hosts if host.alive and not host.lies]
         return bool(living) and all(host.node.state is State.FINISHED for host in living)
 
-    # Collecting garbage means walking over millions of objects that all live on.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        if scenario.for_s:
-            world.run(max(FIRST_REPORTS_S, scenario.for_s - NEWS_AGE_S))
-            known = best_known(world)
-            world.run(scenario.for_s)
-        else:
-            world.run_until(finished, patience(scenario))
-            if math.isfinite(scenario.faults.until_s):
-                world.run(max(world.now, scenario.faults.until_s + 1.0))
-                world.run_until(finished, world.now + patience(scenario))  # who was away has work left
-            known = best_known(world)
-            world.run(world.now + NEWS_AGE_S)
-    finally:
-        if collecting:
-            gc.enable()
+    if scenario.for_s:
+        world.run(max(FIRST_REPORTS_S, scenario.for_s - NEWS_AGE_S))
+        known = best_known(world)
+        world.run(scenario.for_s)
+    else:
+        world.run_until(finished, patience(scenario))
+        if math.isfinite(scenario.faults.until_s):
+            world.run(max(world.now, scenario.faults.until_s + 1.0))
+            world.run_until(finished, world.now + patience(scenario))  # who was away has work left
+        known = best_known(world)
+        world.run(world.now + NEWS_AGE_S)
     return informed_share(world, known)
 
 

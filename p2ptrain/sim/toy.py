@@ -44,7 +44,9 @@ BIAS = 0.6
 NOISE = 0.05
 RATE = 0.02
 BATCH = 32
-SAVING_S = 0.2
+SAVING_S = 0.5
+"""A checkpoint of some 100 MB on a home disk (guess)."""
+
 _PACK = struct.Struct(f">{SIZE}d")
 
 Vector = tuple[float, ...]
@@ -81,6 +83,8 @@ class ToyLearner:
         own_seed: of the own bias and noise.
         blobs: the weights of all peers, by id.
     """
+
+    __slots__ = ("_bias", "_blobs", "_lr_scale", "_own", "_rng", "_saved", "_slots", "_step")
 
     def __init__(self, seed: int, own_seed: int, blobs: ToyBlobs) -> None:
         self._rng = Random(own_seed)

@@ -50,6 +50,8 @@ class SimTrainer:
         step_s: virtual seconds of one optimiser step.
     """
 
+    __slots__ = ("_answer", "_job", "_last", "_learner", "_losses", "_since", "_step_s", "_todo", "_wake")
+
     def __init__(
         self, learner: Learner, ready: TrainerReady, step_s: Seconds, answer: Answer, wake: Wake
     ) -> None:

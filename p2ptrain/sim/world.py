@@ -5,6 +5,7 @@ The same node as in the daemon runs here. Equal seeds give equal runs, on any ma
 
 import hashlib
 import heapq
+import math
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -140,26 +141,21 @@ class World:
             wait_s = HEARTBEAT_S if other is not None and other.alive else 2 * self.faults.latency_s
             self.after(wait_s, source.on_unreachable, source.boot, target)
             return
-        self._deliver(other, source.peer, frame, len(raw))
-        if not self.calm and self.rng.random() < self.faults.duplicate:
-            self._deliver(other, source.peer, frame, len(raw))
-
-    def _deliver(
-        self, target: Host, source: PeerId, frame: Verified[Message] | bytes, size_bytes: int
-    ) -> None:
-        faults, rng = self.faults, self.rng
-        if not self.calm:
-            if faults.loss and rng.random() < faults.loss:
-                return
-            held_s = HOLD_BACK_S * rng.random() if faults.reorder and rng.random() < faults.reorder else 0.0
-        else:
-            held_s = 0.0
-        self.after(self.latency(size_bytes) + held_s, target.on_frame, source, frame)
+        if self.calm:
+            self.after(self.latency(len(raw)), other.on_frame, source.peer, frame)
+            return
+        faults, random = self.faults, self.rng.random
+        for _ in range(2 if faults.duplicate and random() < faults.duplicate else 1):
+            if faults.loss and random() < faults.loss:
+                continue
+            held_s = HOLD_BACK_S * random() if faults.reorder and random() < faults.reorder else 0.0
+            self.after(self.latency(len(raw)) + held_s, other.on_frame, source.peer, frame)
 
     def latency(self, size_bytes: int) -> Seconds:
         """Draw the time that so many bytes take."""
-        sending_s = size_bytes / self.faults.upload if self.faults.upload else 0.0
-        return self.faults.latency_s * (0.5 + self.rng.expovariate(2.0)) + sending_s
+        faults = self.faults
+        sending_s = size_bytes / faults.upload if faults.upload else 0.0
+        return faults.latency_s * (0.5 - 0.5 * math.log(1.0 - self.rng.random())) + sending_s
 
     def reaches(self, source: PeerId, target: PeerId) -> bool:
         """Say whether two hosts could talk now."""

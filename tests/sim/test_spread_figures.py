@@ -81,9 +81,9 @@ def test_lost_messages_only_delay(loss: float, peers: int, most: float) -> None:
     assert periods_until_all_know(peers, range(20), Faults(loss=loss)) <= most
 
 
-@pytest.mark.parametrize("peers", [16, 64])
-def test_speaking_more_often_after_silence_helps_when_most_is_lost(peers: int) -> None:
-    """60 % loss, 40 seeds: measured 17 and 14 % sooner."""
-    storm, seeds = Faults(loss=0.6), range(40)
-    adaptive = periods_until_all_know(peers, seeds, storm)
-    assert adaptive <= 0.88 * periods_until_all_know(peers, seeds, storm, adaptive=False)
+@pytest.mark.parametrize(("peers", "seeds"), [(16, 160), (64, 40)])
+def test_speaking_more_often_after_silence_helps_when_most_is_lost(peers: int, seeds: int) -> None:
+    """60 % loss: 15 % sooner over 1,500 seeds of 16 peers, 19 % over 60 of 64; here 3 % scatter."""
+    storm = Faults(loss=0.6)
+    adaptive = periods_until_all_know(peers, range(seeds), storm)
+    assert adaptive <= 0.92 * periods_until_all_know(peers, range(seeds), storm, adaptive=False)
