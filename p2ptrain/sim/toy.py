@@ -9,7 +9,6 @@ networks trained on parts of the data.
 import hashlib
 import math
 import struct
-from collections.abc import Iterator
 from random import Random
 
 from p2ptrain.core.effects import (
@@ -146,19 +145,20 @@ class ToyLearner:
 
     def _train(self, steps: int) -> Trained:
         if math.isfinite(sum(self._own)):
-            self._own = tuple(self._moved(steps))
+            self._own = self._moved(steps)
         self._step += steps
         return Trained(self._step, self._step * BATCH, toy_loss(self._own), 0.0)
 
-    def _moved(self, steps: int) -> Iterator[float]:
-        """Yield the coordinates after so many steps: each nearer to the bias, and inside its basin."""
+    def _moved(self, steps: int) -> Vector:
+        """Return the point after so many steps: nearer to the bias, and in the same basin."""
         stay = (1 - RATE * min(self._lr_scale, 10.0)) ** steps
         noise = NOISE * math.sqrt(1 - stay * stay)
-        random = self._rng.random
+        random, moved = self._rng.random, []
         for x, bias in zip(self._own, self._bias, strict=True):
             basin = WIDTH * round(x / WIDTH)
             rest = bias + (x - basin - bias) * stay + noise * (2 * random() - 1)
-            yield basin + (0.99 if rest > 0.99 else -0.99 if rest < -0.99 else rest)
+            moved.append(basin + (0.99 if rest > 0.99 else -0.99 if rest < -0.99 else rest))
+        return tuple(moved)
 
     def _evaluate(self, effect: Evaluate) -> Input:
         vectors = [self._find(ref) for ref in effect.refs]

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from p2ptrain.core.effects import Effect, Evaluate, Halt, Train
+from p2ptrain.core.effects import Combine, Drop, Effect, Evaluate, Halt, Train
 from p2ptrain.core.inputs import Input, Trained, TrainerReady
-from p2ptrain.core.types import BlobId, Seconds
+from p2ptrain.core.types import OWN, BlobId, Seconds
 
 
 class Learner(Protocol):
@@ -42,6 +42,17 @@ EVALUATION_STEPS = 1.0
 """Measuring one set of weights takes as long as that many steps (guess)."""
 
 
+def touches_own(effect: Effect) -> bool:
+    """Say whether an effect reads or changes the weights in training."""
+    match effect:
+        case Evaluate():
+            return OWN in effect.refs
+        case Combine():
+            return effect.out == OWN or any(ref == OWN for _, ref in effect.terms)
+        case _:
+            return not isinstance(effect, Drop)
+
+
 class SimTrainer:
     """Runs one learner on a virtual processor.
 
@@ -67,7 +78,8 @@ class SimTrainer:
 
     def perform(self, now: Seconds, effect: Effect) -> None:
         """Begin an effect; its answer comes later."""
-        self._catch_up(now)
+        if touches_own(effect):
+            self._catch_up(now)
         if isinstance(effect, Train):
             self._since = self._since if self._todo else now
             self._todo += effect.steps
