@@ -22,7 +22,11 @@ class Entry(Struct, frozen=True):
     seen: Seconds
 
 
-def rank(report: Stated) -> tuple[float, str, bytes]:
+Rank = tuple[float, str, bytes]
+WORST: Rank = (float("inf"), "", b"")
+
+
+def rank(report: Stated) -> Rank:
     """Order reports by the loss of the offered weights; ties by content, then by author."""
     offer = report.message.offer
     if offer is None:
@@ -31,11 +35,15 @@ def rank(report: Stated) -> tuple[float, str, bytes]:
 
 
 class Ledger:
-    """Reports by author, and the best of them."""
+    """Reports by author, and the best of them.
 
-    __slots__ = ("_best", "_entries", "_turn")
+    best_rank: of the best one; worse than any if nobody offers weights.
+    """
+
+    __slots__ = ("_best", "_entries", "_turn", "best_rank")
 
     def __init__(self) -> None:
+        self.best_rank = WORST
         self._entries: dict[PeerId, Entry] = {}
         self._best: Stated | None = None
         self._turn: dict[PeerId, None] = {}
@@ -51,10 +59,10 @@ class Ledger:
         self._entries[report.sender] = Entry(report, now)
         self._turn.pop(report.sender, None)
         self._turn[report.sender] = None
-        if known is not None and self._best is known.report:
-            self._best = report if rank(report) <= rank(known.report) else self._find_best()
-        elif report.message.offer is not None and (self._best is None or rank(report) < rank(self._best)):
-            self._best = report
+        if report.message.offer is not None and (place := rank(report)) < self.best_rank:
+            self._best, self.best_rank = report, place
+        elif known is not None and self._best is known.report:
+            self._find_best()
         if len(self._entries) > limits.REPORTS_MAX:
             self._shrink(report.sender)
         return True
@@ -69,7 +77,7 @@ class Ledger:
         entry = self._entries.pop(peer, None)
         self._turn.pop(peer, None)
         if entry is not None and entry.report is self._best:
-            self._best = self._find_best()
+            self._find_best()
 
     def best(self) -> Stated | None:
         """The report that offers the weights of the lowest loss."""
@@ -101,9 +109,10 @@ class Ledger:
         ]
         return sorted(found, key=lambda pair: rank(pair[0]))
 
-    def _find_best(self) -> Stated | None:
+    def _find_best(self) -> None:
         offering = [e.report for e in self._entries.values() if e.report.message.offer is not None]
-        return min(offering, key=rank, default=None)
+        self._best = min(offering, key=rank, default=None)
+        self.best_rank = rank(self._best) if self._best is not None else WORST
 
     def _shrink(self, newest: PeerId) -> None:
         """Keep the best three quarters: dropping one at a time would sort at each report."""

@@ -31,7 +31,7 @@ from p2ptrain.core.effects import (
 from p2ptrain.core.envelope import Verified
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.inputs import Input
-from p2ptrain.core.ledger import Ledger, Stated, rank
+from p2ptrain.core.ledger import WORST, Ledger, Stated
 from p2ptrain.core.lifecycle import State, Turn, follow
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.membership import Introduced, Members, Membership
@@ -176,8 +176,8 @@ class Node:
 
     def _on_news(self, via: PeerId, news: Verified[News]) -> list[Effect]:
         improved, effects = self._spread.on_news(self._context.now, via, news, self._blobs.held)
-        for report, held in zip(news.carried, news.message.held, strict=False):
-            offer = cast("Stated", report).message.offer
+        for report, held in zip(cast("tuple[Stated, ...]", news.carried), news.message.held, strict=False):
+            offer = report.message.offer
             if held and offer is not None:
                 self._blobs.add_holder(offer.blob, via)
         return [*effects, *self._to_strategy(Learned(improved))] if improved else effects
@@ -186,12 +186,12 @@ class Node:
         if isinstance(event.message.message, Contact):
             return self._membership.on_own_contact(cast("Introduced", event.message))
         stated = cast("Stated", event.message)
-        before = self._ledger.best()
+        before = self._ledger.best_rank
         self._ledger.learn(stated, self._context.now)
         turned, self._turned = self._turned, False
         if turned:
             return self._announce()
-        improved = self._ledger.best() is stated and before is not None and rank(stated) < rank(before)
+        improved = WORST > before > self._ledger.best_rank
         return self._spread.pass_on(self._context.now, self._blobs.held) if improved else []
 
     def _announce(self) -> list[Effect]:

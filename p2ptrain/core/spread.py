@@ -88,21 +88,19 @@ class Spread:
         """Take news in; return the best report if it improved, and an answer or a forwarding."""
         self._heard = now
         ledger, trusts = self._ledger, self._membership.trusts
-        before = ledger.best()
+        before, reply = ledger.best_rank, self._config.reply and not news.message.reply
         for statement in news.carried:
             if not ledger.knows(statement) and trusts(statement.sender, now):
                 ledger.learn(statement, now)
         best = ledger.best()
         if best is None:
             return None, []
-        if best is not before and (before is None or rank(best) < rank(before)):
+        if ledger.best_rank < before:
             if news.message.hops > 0 and best.sender != self._me:
                 return best, self._speak(now, held, news.message.hops - 1)
             return best, []
-        if self._config.reply and not news.message.reply and best not in news.carried:
-            theirs = min(map(rank, news.carried), default=None)
-            if theirs is None or rank(best) < theirs:
-                return None, [Send(via, self._news(held, reply=True, hops=0))]
+        if reply and all(ledger.best_rank < rank(statement) for statement in news.carried):
+            return None, [Send(via, self._news(held, reply=True, hops=0))]
         return None, []
 
     def pass_on(self, now: Seconds, held: dict[BlobId, None]) -> list[Effect]:
@@ -156,7 +154,7 @@ class Spread:
         if own is not None and own.report is not best:
             chosen.append(own.report)
         other = self._ledger.next_in_turn()
-        if other is not None and other not in chosen:
+        if other is not None and all(other is not report for report in chosen):
             chosen.append(other)
         raws = tuple([report.raw for report in chosen])
         offers = [report.message.offer for report in chosen]
