@@ -127,8 +127,9 @@ class Spread:
 
     def _may_speak(self, now: Seconds) -> bool:
         """A token bucket: at most `rate_max` words a period, whatever happens."""
-        gain = max(0.0, now - self._refilled) / self._config.period_s * self._config.rate_max
-        self._tokens = min(float(self._config.rate_max), self._tokens + gain)
+        config = self._config
+        gain = max(0.0, now - self._refilled) / config.period_s * config.rate_max
+        self._tokens = min(float(config.rate_max), self._tokens + gain)
         self._refilled = now
         if self._tokens < 1:
             return False
@@ -143,9 +144,10 @@ class Spread:
         def usable(peer: PeerId) -> bool:
             return membership.reachable(peer, now) or (probing and membership.allowed(peer, now))
 
+        members = membership.members
         if self._config.law == "uniform":
-            return law.uniform(membership.members, self._me, self._rng, usable)
-        return law.expo(membership.members, self._me, self._turn, usable)
+            return law.uniform(members, self._me, self._rng, usable)
+        return law.expo(members, self._me, self._turn, usable)
 
     def _news(self, held: dict[BlobId, None], *, reply: bool, hops: int) -> News:
         best = self._ledger.best()
@@ -156,6 +158,9 @@ class Spread:
         other = self._ledger.next_in_turn()
         if other is not None and all(other is not report for report in chosen):
             chosen.append(other)
-        raws = tuple([report.raw for report in chosen])
-        offers = [report.message.offer for report in chosen]
-        return News(raws, tuple([o is not None and o.blob in held for o in offers]), reply, hops)
+        raws, here = [], []
+        for report in chosen:
+            offer = report.message.offer
+            raws.append(report.raw)
+            here.append(offer is not None and offer.blob in held)
+        return News(tuple(raws), tuple(here), reply, hops)

@@ -18,11 +18,11 @@ from p2ptrain.core.effects import (
     SetTimer,
     Sign,
 )
-from p2ptrain.core.envelope import Opener, Sealer, Verified
+from p2ptrain.core.envelope import Opener, Sealer, Verified, remember
 from p2ptrain.core.errors import Offence, RemoteProtocolError
 from p2ptrain.core.inputs import Input
 from p2ptrain.core.membership import Members
-from p2ptrain.core.messages import Message
+from p2ptrain.core.messages import Message, Report
 from p2ptrain.core.node import Node, Setup
 from p2ptrain.core.types import BlobId, PeerId, Seconds
 from p2ptrain.sim import liar
@@ -179,7 +179,10 @@ class Host:
         self.world.after(effect.after_s, self._on_timer, self.boot, effect.key, number)
 
     def _sign(self, effect: Sign) -> None:
-        self._inbox.append(inputs.Signed(self._sealer.seal(effect.statement)))
+        sealed = self._sealer.seal(effect.statement)
+        if isinstance(effect.statement, Report) and not self.lies:
+            remember(self.world.opened, sealed)  # nobody has to decode what was sealed here
+        self._inbox.append(inputs.Signed(sealed))
 
     def _drop(self, effect: Drop) -> None:
         self.blobs.pop(effect.blob, None)

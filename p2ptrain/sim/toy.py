@@ -9,6 +9,7 @@ networks trained on parts of the data.
 import hashlib
 import math
 import struct
+from math import remainder
 from random import Random
 
 from p2ptrain.core.effects import (
@@ -43,6 +44,7 @@ BIAS = 0.6
 NOISE = 0.05
 RATE = 0.02
 BATCH = 32
+EDGE = 0.99
 SAVING_S = 0.5
 """A checkpoint of some 100 MB on a home disk (guess)."""
 
@@ -56,12 +58,9 @@ def toy_loss(vector: Vector) -> float:
     """Return the loss of a point; NaN for a point that is not finite."""
     if not math.isfinite(sum(vector)):
         return math.nan
-    total = 0.0
-    for x in vector:
-        basin = round(x / WIDTH)
-        rest = x - WIDTH * basin
-        total += DEPTH * abs(basin) + rest * rest
-    return total / SIZE
+    rests = [remainder(x, WIDTH) for x in vector]
+    bottoms = sum([abs(x - rest) for x, rest in zip(vector, rests, strict=True)])
+    return (DEPTH / WIDTH * bottoms + math.hypot(*rests) ** 2) / SIZE
 
 
 def random_point(rng: Random) -> Vector:
@@ -155,9 +154,9 @@ class ToyLearner:
         noise = NOISE * math.sqrt(1 - stay * stay)
         random, moved = self._rng.random, []
         for x, bias in zip(self._own, self._bias, strict=True):
-            basin = WIDTH * round(x / WIDTH)
-            rest = bias + (x - basin - bias) * stay + noise * (2 * random() - 1)
-            moved.append(basin + (0.99 if rest > 0.99 else -0.99 if rest < -0.99 else rest))
+            rest = remainder(x, WIDTH)
+            after = bias + (rest - bias) * stay + noise * (2 * random() - 1)
+            moved.append(x - rest + (after if -EDGE < after < EDGE else math.copysign(EDGE, after)))
         return tuple(moved)
 
     def _evaluate(self, effect: Evaluate) -> Input:
@@ -177,8 +176,7 @@ class ToyLearner:
             vector = self._find(ref)
             if vector is None:
                 return LearnFailed(effect.tag, "no such weights")
-            for index, x in enumerate(vector):
-                total[index] += coefficient * x
+            total = [sum_ + coefficient * x for sum_, x in zip(total, vector, strict=True)]
         if effect.out == OWN:
             self._own = tuple(total)
         else:

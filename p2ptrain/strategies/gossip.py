@@ -47,7 +47,7 @@ from p2ptrain.core.messages import BlobBytes, BlobName, Message, Natural, Offer,
 from p2ptrain.core.mixing import Mixing
 from p2ptrain.core.newcomer import Newcomer
 from p2ptrain.core.pairing import Turns
-from p2ptrain.core.strategy import Context, Event, Told
+from p2ptrain.core.strategy import Context, Event, Learned, Told
 from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, Slot, peer_text, short
 
 MIX = Slot(Ref("mix"))
@@ -192,6 +192,8 @@ class Strategy:
     def handle(self, ctx: Context, event: Event) -> list[Effect]:
         """Answer an event."""
         match event:
+            case Learned():
+                return []  # reports are looked at when a round begins
             case Trained():
                 self._step, self._samples = event.step, event.samples
                 return self._next_round(ctx)
@@ -223,8 +225,8 @@ class Strategy:
                 return self._fail(ctx, "weights were gone")
             case PeerDown(peer=peer) if self._exchange and self._exchange.partner == peer:
                 return self._fail(ctx, "partner lost")
-            case TimerFired(key="exchange"):
-                return self._on_exchange_timer(ctx)
+            case TimerFired(key="exchange") if self._exchange:
+                return self._on_exchange_timer(ctx, self._exchange)
             case TimerFired(key="turn"):
                 return self._go_on(ctx) if self._phase is Phase.RUN else self._settle(ctx)
             case _:
@@ -422,14 +424,11 @@ class Strategy:
         wait_s = ctx.rng.uniform(0.25, 0.75) * self._usual_s()
         return [note, *([SetTimer("turn", wait_s)] if again else [])]
 
-    def _on_exchange_timer(self, ctx: Context) -> list[Effect]:
-        if self._exchange is None:
-            return []
-        left_s = self._exchange.begun + self._patience() - ctx.now
+    def _on_exchange_timer(self, ctx: Context, exchange: Exchange) -> list[Effect]:
+        left_s = exchange.begun + self._patience() - ctx.now
         if left_s <= 0.01:
             return self._fail(ctx, "no answer in time")
-        asked = self._exchange.starter and self._exchange.theirs is None
-        again = self._show(ctx) if asked else []
+        again = self._show(ctx) if exchange.starter and exchange.theirs is None else []
         return [*again, SetTimer("exchange", min(left_s, self._config.ask_again_s))]
 
     def _is_with(self, sender: PeerId, number: int) -> bool:
