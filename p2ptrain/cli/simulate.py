@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from p2ptrain.sim.scenario import Scenario, Summary
 
 TOY_FOR = "60s"
-TOY_STEP_S = 0.2
+TOY_STEP_S = 0.5
+"""Virtual seconds of a step: a network worth sharing on a home PC (guess)."""
+
 TASK_STEP_S = 0.1
 """Virtual seconds of a step: an old laptop."""
 
