@@ -1,4 +1,4 @@
-"""`digits` divided by lot, as ALGORITHMS 4.1 measured B1. The built-in task keeps the last 360: other writers."""
+"""`digits` divided by lot, as ALGORITHMS 4.1 measured B1. The built-in task tests on other writers."""
 
 from dataclasses import replace
 
