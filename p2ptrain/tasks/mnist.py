@@ -21,7 +21,7 @@ class Config:
 
     examples: int = 0
     width: int = 64
-    lr: float = 0.05
+    lr: float = 0.1
     batch_size: int = 32
 
 
