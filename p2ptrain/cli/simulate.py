@@ -21,6 +21,7 @@ TASK_STEP_S = 0.1
 """Virtual seconds of a step: an old laptop."""
 
 TASK_STEPS = 500
+ATTACKS = ["mixed", "flip", "claim", "nan", "scale", "shift"]
 CHECKED_PEERS = 200
 """Larger swarms are run for their figures, and the checks take a tenth of the time."""
 
@@ -51,6 +52,7 @@ Examples:
 @click.option("--partition", type=SHARE, default=0.0, help="Share of the time that the swarm is cut in two.")
 @click.option("--slow", type=SHARE, default=0.0, help="Share of the peers that are ten times slower.")
 @click.option("--liars", type=SHARE, default=0.0, help="Share of the peers that cheat.")
+@click.option("--attack", type=click.Choice(ATTACKS), default="mixed", help="What liars do to their weights.")
 @click.option("--clock-jumps", type=SHARE, default=0.0, help="Share of inputs at which a clock jumps.")
 @click.option("--step-time", type=DURATION, help="Virtual time of a step.  [default: 100ms; toy 200ms]")
 @click.option("--set", "task_set", multiple=True, metavar="NAME=VALUE", help="A setting of the task.")
@@ -109,6 +111,7 @@ def _scenario(task: str, seed: int, options: dict[str, Any]) -> "Scenario":
         latency_s=options["latency"],
         upload=options["upload"],
         session_s=options["session"],
+        attack=options["attack"],
         **{
             name: options[name]
             for name in ("loss", "duplicate", "reorder", "churn", "partition", "slow", "liars", "clock_jumps")

@@ -1,4 +1,8 @@
-"""Coming late: a newcomer takes the weights of the peer who is furthest, once, if they are better here."""
+"""Taking another's weights over whole, if they are better here: coming late, or lost.
+
+A newcomer looks at the weights of the peer who is furthest, once. Who cannot mix with a partner looks at
+the partner's: after a lie was let in early, nobody's weights mix with the own any more.
+"""
 
 import math
 
@@ -33,13 +37,14 @@ class Newcomer:
         _, author, self._offer = max(ahead, key=lambda found: found[:2])
         return [ctx.fetch(author, self._offer)]
 
-    def awaits(self, blob: BlobId) -> bool:
-        """Say whether these are the weights that were asked for."""
-        return self._offer is not None and self._offer.blob == blob
+    def awaited(self, blob: BlobId) -> Offer | None:
+        """Return the offer that was asked for, if these are its weights."""
+        return self._offer if self._offer is not None and self._offer.blob == blob else None
 
-    def measure(self, blob: BlobId, examples_max: int) -> list[Effect]:
-        """They came: compare them with the own."""
-        return [Evaluate(TAG, (OWN, blob), examples_max=examples_max)]
+    def measure(self, offer: Offer, examples_max: int) -> list[Effect]:
+        """They are here: compare them with the own."""
+        self._offer = offer
+        return [Evaluate(TAG, (OWN, offer.blob), examples_max=examples_max)]
 
     def give_up(self) -> None:
         """They did not come."""

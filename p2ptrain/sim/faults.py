@@ -19,7 +19,8 @@ class Faults(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     partition: share of the time that the swarm is cut in two.
     partition_s: mean length of a cut.
     slow: share of the peers that are ten times slower.
-    liars: share of the peers that claim the best loss and offer garbage, or send rubbish.
+    liars: share of the peers that claim the best loss, offer poisoned weights and send rubbish.
+    attack: how the weights are poisoned: a kind of poison.py, or `mixed`.
     clock_jumps: share of inputs at which a peer's clock jumps ahead by up to an hour.
     until_s: the weather clears then, so that it can be seen whether the swarm heals.
     """
@@ -35,6 +36,7 @@ class Faults(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     partition_s: Seconds = 15.0
     slow: float = 0.0
     liars: float = 0.0
+    attack: str = "mixed"
     clock_jumps: float = 0.0
     until_s: Seconds = float("inf")
 

@@ -1,22 +1,18 @@
-"""Peers that cheat: they claim the best loss of all, offer turned or broken weights, and send rubbish."""
+"""Peers that cheat: they claim the best loss of all, offer poisoned weights (poison.py), and send rubbish."""
 
 import math
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from p2ptrain.core.effects import Combine, Effect, Publish, Send, Sign
+from p2ptrain.core.effects import Effect, Send, Sign
 from p2ptrain.core.messages import Report
-from p2ptrain.core.types import OWN, Ref, Slot
 
 if TYPE_CHECKING:
     from p2ptrain.sim.host import Host
 
 CLAIM = 1e-6
 RUBBISH_SHARE = 0.02
-LIE = Slot(Ref("lie"))
-TURNS = (-4.0, 1.0, math.nan)
-"""What the n-th liar multiplies its weights by: turned round, honest weights under a false claim, broken."""
 
 
 def twist(host: "Host", effect: Effect) -> Effect:
@@ -25,9 +21,6 @@ def twist(host: "Host", effect: Effect) -> Effect:
     if isinstance(effect, Sign) and isinstance(effect.statement, Report) and effect.statement.offer:
         offer = replace(effect.statement.offer, loss=CLAIM)
         return Sign(replace(effect.statement, loss=CLAIM, offer=offer))
-    if isinstance(effect, Publish):
-        host.learn(Combine("lie", LIE, ((TURNS[host.number % len(TURNS)], OWN),)))
-        return Publish(effect.tag, LIE)
     if isinstance(effect, Send) and world.rng.random() < RUBBISH_SHARE:
         world.send(host, effect.to, world.rng.randbytes(math.ceil(world.rng.expovariate(1 / 200))))
     return effect

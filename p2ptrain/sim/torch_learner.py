@@ -1,6 +1,7 @@
 """A real task in virtual time: the engine of the daemon's trainer, driven by the simulator."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -9,10 +10,12 @@ from p2ptrain.core.errors import WeightsError
 from p2ptrain.core.inputs import Evaluated, Input, TrainerReady
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.types import OWN, BlobId
-from p2ptrain.learn.blobs import MemoryBlobs
+from p2ptrain.learn.blobs import Buffer, MemoryBlobs
 from p2ptrain.learn.checkpoint import MemoryCheckpoints
 from p2ptrain.learn.engine import Engine
+from p2ptrain.learn.weights import CODECS
 from p2ptrain.learn.wire import Learning, Setup
+from p2ptrain.sim.poison import CHANGES, Poison
 from p2ptrain.sim.trainer import Learner
 
 
@@ -39,11 +42,31 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
+class PoisonedBlobs(MemoryBlobs):
+    """The blobs of a peer that may be a liar: what it writes is poisoned, under the right name."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.poison: Poison | None = None
+        self._dtype = dtype
+
+    def put(self, pieces: Sequence[Buffer]) -> tuple[BlobId, int]:
+        """Keep the joined pieces, a header and numbers; return their id and size."""
+        if self.poison is None:
+            return super().put(pieces)
+        header, numbers = pieces
+        vector = torch.frombuffer(bytearray(numbers), dtype=self._dtype).float()
+        factor, shift = CHANGES[self.poison]
+        signs = 1 - 2 * (torch.arange(len(vector)) % 2)
+        poisoned = factor * vector + shift * vector.square().mean().sqrt() * signs
+        return super().put((header, poisoned.to(self._dtype).view(torch.uint8).numpy().data))
+
+
 class TorchLearner:
     """The engine of one simulated peer. Its checkpoints and blobs survive a crash, as files do."""
 
     def __init__(self, manifest: Manifest, number: int) -> None:
-        self.blobs = MemoryBlobs()
+        self.blobs = PoisonedBlobs(CODECS[manifest.codec].dtype)
         self._setup = setup_of(manifest, number)
         self._checkpoints = MemoryCheckpoints()
         self._engine = self._build()
@@ -52,6 +75,15 @@ class TorchLearner:
         """Go back to the last checkpoint."""
         self._engine = self._build()
         return self._engine.ready()
+
+    @property
+    def poison(self) -> Poison | None:
+        """What is done to weights before they are offered."""
+        return self.blobs.poison
+
+    @poison.setter
+    def poison(self, poison: Poison | None) -> None:
+        self.blobs.poison = poison
 
     def accept(self, blob: BlobId, source: Learner) -> str:
         """Say why fetched weights are refused; empty if they are good."""

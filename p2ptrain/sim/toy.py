@@ -7,6 +7,7 @@ networks trained on parts of the data.
 """
 
 import hashlib
+import itertools
 import math
 import struct
 from math import remainder
@@ -36,6 +37,7 @@ from p2ptrain.core.inputs import (
     TrainerReady,
 )
 from p2ptrain.core.types import OWN, BlobId, Ref
+from p2ptrain.sim.poison import CHANGES, Poison
 
 SIZE = 8
 WIDTH = 2.0
@@ -82,9 +84,10 @@ class ToyLearner:
         blobs: the weights of all peers, by id.
     """
 
-    __slots__ = ("_bias", "_blobs", "_lr_scale", "_own", "_rng", "_saved", "_slots", "_step")
+    __slots__ = ("_bias", "_blobs", "_lr_scale", "_own", "_rng", "_saved", "_slots", "_step", "poison")
 
     def __init__(self, seed: int, own_seed: int, blobs: ToyBlobs) -> None:
+        self.poison: Poison | None = None
         self._rng = Random(own_seed)
         self._bias = tuple(self._rng.uniform(-BIAS, BIAS) for _ in range(SIZE))
         self._own = random_point(Random(seed))
@@ -126,6 +129,7 @@ class ToyLearner:
                 vector = self._find(effect.ref)
                 if vector is None:
                     return LearnFailed(effect.tag, "no such weights")
+                vector = self._poisoned(vector)
                 blob = blob_of(vector)
                 self._blobs[blob] = vector
                 return Published(effect.tag, blob, _PACK.size)
@@ -136,6 +140,14 @@ class ToyLearner:
                 return None
             case _:
                 return None
+
+    def _poisoned(self, vector: Vector) -> Vector:
+        if self.poison is None:
+            return vector
+        factor, shift = CHANGES[self.poison]
+        step = shift * math.hypot(*vector) / math.sqrt(SIZE)
+        moves = itertools.cycle((step, -step))
+        return tuple(factor * x + move for x, move in zip(vector, moves, strict=False))
 
     def _find(self, ref: Ref) -> Vector | None:
         if ref == OWN:

@@ -7,10 +7,16 @@ from typing import Protocol
 from p2ptrain.core.effects import Combine, Drop, Effect, Evaluate, Halt, Train
 from p2ptrain.core.inputs import Input, Trained, TrainerReady
 from p2ptrain.core.types import OWN, BlobId, Seconds
+from p2ptrain.sim.poison import Poison
 
 
 class Learner(Protocol):
-    """Carries out the effects of learning at once."""
+    """Carries out the effects of learning at once.
+
+    poison: what is done to weights before they are offered; None for honest peers.
+    """
+
+    poison: Poison | None
 
     def ready(self) -> TrainerReady:
         """Load the last checkpoint."""

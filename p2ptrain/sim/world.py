@@ -20,6 +20,7 @@ from p2ptrain.core.node import Setup
 from p2ptrain.core.types import BlobId, PeerId, Seconds
 from p2ptrain.sim.faults import Faults
 from p2ptrain.sim.host import Host
+from p2ptrain.sim.poison import poison_of
 from p2ptrain.sim.trainer import Learner
 
 _STAMP = struct.Struct(">d")
@@ -185,8 +186,9 @@ class World:
     def _plan_liars(self) -> None:
         hosts = list(self.hosts.values())
         count = round(self.faults.liars * len(hosts))
-        for host in self.rng.sample(hosts, count):
+        for number, host in enumerate(self.rng.sample(hosts, count)):
             host.lies = True
+            host.learner.poison = poison_of(self.faults.attack, number)
 
     def _crash(self, host: Host) -> None:
         faults = self.faults

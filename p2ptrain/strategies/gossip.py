@@ -365,8 +365,8 @@ class Strategy:
         return [ctx.fetch(exchange.partner, exchange.theirs)]
 
     def _on_fetched(self, blob: BlobId) -> list[Effect]:
-        if self._newcomer.awaits(blob):
-            return self._newcomer.measure(blob, self._config.mix_examples)
+        if offer := self._newcomer.awaited(blob):
+            return self._newcomer.measure(offer, self._config.mix_examples)
         exchange = self._exchange
         if exchange is None or exchange.mine is None or not exchange.theirs or exchange.theirs.blob != blob:
             return []
@@ -375,7 +375,7 @@ class Strategy:
         return [mix, Evaluate(tag, (mine, MIX), examples_max=self._config.mix_examples)]
 
     def _on_fetch_failed(self, ctx: Context, blob: BlobId) -> list[Effect]:
-        if self._newcomer.awaits(blob):
+        if self._newcomer.awaited(blob):
             self._newcomer.give_up()
             return []
         exchange = self._exchange
@@ -395,7 +395,8 @@ class Strategy:
         mine, theirs = exchange.mine, exchange.theirs.blob
         if not self._mixing.accepts(peer_text(exchange.partner), *event.losses):
             fields = {"peer": short(exchange.partner), "loss": event.losses[0], "mixed": event.losses[1]}
-            return [Note("refused", fields), *self._end(ctx)]
+            look = self._newcomer.measure(exchange.theirs, self._config.mix_examples)
+            return [Note("refused", fields), *look, *self._end(ctx)]
         coefficient = 0.5 * self._mixing.share(2 * event.distances[1])
         move = ((1.0, OWN), (coefficient, theirs), (-coefficient, mine))
         note = Note("averaged", {"peer": short(exchange.partner), "loss": event.losses[1]})

@@ -1,6 +1,5 @@
 """What every strategy must do. A new file in `strategies/` is tested here at once."""
 
-import math
 from collections.abc import Iterator
 from statistics import fmean
 
@@ -12,9 +11,9 @@ from p2ptrain.core.envelope import Verified
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.messages import Message
 from p2ptrain.core.spread import SpreadConfig
-from p2ptrain.sim import liar
 from p2ptrain.sim.faults import Faults
 from p2ptrain.sim.host import Host
+from p2ptrain.sim.poison import Poison
 from p2ptrain.sim.scenario import alone_score
 from p2ptrain.sim.toy import ToyLearner
 from p2ptrain.strategies import load, names
@@ -137,8 +136,7 @@ def test_nothing_is_fetched_from_who_is_not_believed(strategy: str) -> None:
     """Or a peer with broken weights could fill everyone's line with them."""
     swarm = Swarm(scenario(strategy, peers=12))
     for host in swarm.hosts[2::3]:
-        host.lies = True
-        assert math.isnan(liar.TURNS[host.number % len(liar.TURNS)])
+        host.lies, host.learner.poison = True, Poison.NAN
 
     def look(host: Host, now: float) -> None:
         for effect in host.effects:
