@@ -109,4 +109,4 @@ class TorchLearner:
         return answer.losses[0], accuracy if math.isfinite(accuracy) else None
 
     def _build(self) -> Engine:
-        return Engine(self._setup, self.blobs, self._checkpoints)
+        return Engine(self._setup, self.blobs, self._checkpoints, clock=lambda: 0.0)  # time is virtual here
