@@ -24,6 +24,7 @@ from p2ptrain.net.invite import (
     create_invite,
     decode_invite,
 )
+from tests.fuzz import accepted_invites
 
 NOW = wall_clock()
 ROOT = Root.create(NOW)
@@ -156,30 +157,8 @@ def test_the_bits_that_base32_ignores_count():
 
 
 def test_mutants():
-    """Half of them carry a right checksum. None may pass, and nothing but InviteError may come out."""
-    dice = random.Random(7)
-    text = invite(IPV4, NAMED).encode()
-    data = _unpack_text(text)
-    for count in range(20_000):
-        if count % 2:
-            mutant = bytearray(data)
-            for _ in range(dice.randint(1, 4)):
-                mutant[dice.randrange(len(mutant))] = dice.randrange(256)
-            if dice.random() < 0.3:
-                del mutant[dice.randrange(len(mutant)) :]
-            changed = repack(bytes(mutant))
-        else:
-            letters = list(text)
-            for _ in range(dice.randint(1, 4)):
-                letters[dice.randrange(len(letters))] = dice.choice(ALPHABET + "018 #é=")
-            changed = "".join(letters)
-        try:
-            read = decode_invite(changed)
-        except InviteError:
-            continue
-        # Addresses are hints that nobody signed.
-        assert read.terms == invite(IPV4).terms
-        assert read.key == invite(IPV4).key
+    """A sample of `python -m tests.fuzz`: half of them carry a right checksum."""
+    assert accepted_invites(invite(IPV4, NAMED), seed=7, count=20_000) == 0
 
 
 def test_the_seed_never_travels():

@@ -6,17 +6,16 @@ from random import Random
 
 import msgspec
 import pytest
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from p2ptrain.core import limits
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.envelope import DOMAIN, VERSION, Opened, Opener, ReplayGuard, Sealer, Verified
 from p2ptrain.core.errors import Offence, RemoteProtocolError
-from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Report
-from p2ptrain.core.types import PeerId, SwarmId
+from p2ptrain.core.messages import Contact, Contacts, Leave, News, Report
+from p2ptrain.core.types import SwarmId
 from p2ptrain.sim.keys import SWARM, SimSigner, SimVerifier
-from tests.helpers import Author, offer, peer
+from tests.fuzz import RealSigner, RealVerifier, accepted_forgeries, honest_envelopes, mutated
+from tests.helpers import Author, peer
 
 ANNA, BERT, CARA = 1, 2, 3
 HEAD_BYTES, BODY_AT, MESSAGE_AT = 36, 100, 116
@@ -277,54 +276,6 @@ def test_windows_and_opened_statements_are_bounded() -> None:
 # -- mutations -------------------------------------------------------------------------------------
 
 
-def mutated(rng: Random, raw: bytes, others: list[bytes]) -> bytes:
-    """Change an envelope as a careless or clever attacker would."""
-    data = bytearray(raw)
-    match rng.randrange(6):
-        case 0:
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        case 1:
-            del data[rng.randrange(len(data)) :]
-        case 2:
-            data += rng.randbytes(rng.randrange(1, 40))
-        case 3:
-            at, other = rng.choice((4, 36, BODY_AT, MESSAGE_AT)), rng.choice(others)
-            data[at:] = other[at:]
-        case 4:
-            data[BODY_AT:MESSAGE_AT] = rng.randbytes(16)
-        case _:
-            at = rng.randrange(len(data))
-            data[at : at + rng.randrange(1, 9)] = rng.randbytes(rng.randrange(9))
-    return bytes(data)
-
-
-def honest_envelopes(*authors: Author) -> list[Verified[Message]]:
-    said: list[Verified[Message]] = []
-    for author in authors:
-        reports = [author.reports(0.5), author.reports(0.25)]
-        said += [
-            author.says(News(tuple(report.raw for report in reports), (True, False), hops=3)),
-            author.says(Contacts((author.contact("192.0.2.1:7", name="a").raw,))),
-            author.says(Leave("bye")),
-            author.says(Report(1, 2, 3.0, 0.5, offer(0.25))),
-        ]
-    return said
-
-
-def accepted_forgeries(border: Opener, seed: int, count: int, honest: list[Verified[Message]]) -> int:
-    """Offer mutations; any exception but the border's own passes through to the test."""
-    rng, raws, accepted = Random(seed), [message.raw for message in honest], 0
-    for _ in range(count):
-        message = rng.choice(honest)
-        raw = mutated(rng, message.raw, raws)
-        try:
-            found = border.receive(raw, message.sender)
-        except RemoteProtocolError:
-            continue
-        accepted += found is not None and raw not in raws
-    return accepted
-
-
 @pytest.mark.parametrize("seed", [11])
 def test_of_a_hundred_thousand_mutated_envelopes_none_is_accepted(seed: int) -> None:
     honest = honest_envelopes(Author(ANNA), Author(BERT))
@@ -356,26 +307,6 @@ def test_mutated_contents_that_a_member_signs_itself_give_only_messages_and_offe
         data[BODY_AT:MESSAGE_AT] = struct.pack(">QQ", 1, number + 1)
         with suppress(RemoteProtocolError):
             border.receive(resigned(ANNA, bytes(data)), peer(ANNA))
-
-
-class RealSigner:
-    """Ed25519, as in production."""
-
-    def __init__(self, seed: int) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
-        self.peer = PeerId(self._key.public_key().public_bytes_raw())
-
-    def sign(self, data: bytes) -> bytes:
-        return self._key.sign(data)
-
-
-class RealVerifier(SimVerifier):
-    def verify(self, peer: PeerId, signature: bytes, data: bytes) -> bool:
-        try:
-            Ed25519PublicKey.from_public_bytes(peer).verify(signature, data)
-        except InvalidSignature:
-            return False
-        return True
 
 
 @pytest.mark.parametrize("seed", [14])
