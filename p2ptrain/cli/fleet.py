@@ -22,6 +22,7 @@ LOOK_EVERY_S = 0.1
 CONFIG = """\
 [network]
 listen = "127.0.0.1"
+lan = false
 [training]
 device = "cpu"
 threads = 1

@@ -18,12 +18,13 @@ COMMANDS = {
     "resume": ("run", "Go on with the work."),
     "status": ("run", "Show what the daemon is doing, and why."),
     "logs": ("run", "Show what the daemon said."),
-    "join": ("swarm", "Join a swarm by invite."),
-    "invite": ("swarm", "Make an invite for others."),
+    "join": ("swarm", "Join a swarm by invite, or ask one nearby."),
+    "invite": ("invite", "Make an invite for others."),
     "peers": ("swarm", "List the members of the swarm."),
-    "swarm": ("swarm", "Make, list, show or leave swarms."),
+    "swarm": ("swarm", "Make, list, show or leave swarms; let members go."),
     "demo": ("demo", "Watch several real daemons train one network on this computer."),
     "simulate": ("simulate", "Run a whole swarm in virtual time, with faults."),
+    "bench": ("bench", "Measure this computer."),
     "replay": ("simulate", "Live the journal of a run again and compare."),
 }
 

@@ -152,6 +152,7 @@ def show_status(status: "Status") -> str:
         f"up {human_seconds(status.uptime_s)}",
         f"  network     {connected} of {len(node.peers)} peers connected   "
         f"↑ {human_bytes(status.bytes_sent)}  ↓ {human_bytes(status.bytes_received)}",
+        f"  LAN         {status.lan or 'unknown'}",
         f"  saved       step {node.saved_step}",
     ]
     if node.test_accuracy is not None or node.test_loss is not None:

@@ -1,14 +1,16 @@
-"""Swarms and who is in them: swarm create|list|show|leave, join, invite, peers."""
+"""Swarms and who is in them: swarm create|list|show|leave|delegate|revoke, join, peers."""
 
 import asyncio
 import secrets
 import sys
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from p2ptrain.cli.folders import find_swarm
 from p2ptrain.cli.main import home_option
+from p2ptrain.cli.members import delegate, revoke
+from p2ptrain.cli.nearby import admit, join_nearby, requests, visible
 from p2ptrain.cli.output import (
     LINE_CHARS_MAX,
     human_bytes,
@@ -20,12 +22,11 @@ from p2ptrain.cli.output import (
     table,
     write_json,
 )
-from p2ptrain.cli.quantities import DURATION, NATURAL, POSITIVE, make_manifest, parse_settings
-from p2ptrain.core.errors import ConfigError, ControlError
+from p2ptrain.cli.quantities import NATURAL, POSITIVE, make_manifest, parse_settings
+from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.text import clean
 
 if TYPE_CHECKING:
-    from p2ptrain.daemon.home import Home
     from p2ptrain.daemon.swarms import SwarmFolder
     from p2ptrain.net.identity import Identity
     from p2ptrain.net.invite import Invite
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def swarm() -> None:
-    """Make, list, show or leave swarms."""
+    """Make, list, show or leave swarms; let members go."""
+
+
+for command in (delegate, revoke, visible, requests, admit):
+    swarm.add_command(command)
 
 
 @swarm.command(
@@ -54,6 +59,7 @@ def swarm() -> None:
 @click.option("--skew", type=float, default=0.0, help="Divide classes by Dirichlet(SKEW); 0: evenly.")
 @click.option("--codec", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True)
 @click.option("--seed", type=NATURAL, help="Of the common start.  [default: random]")
+@click.option("--visible", is_flag=True, help="Strangers on the local network see it and may ask to join.")
 @home_option
 @click.pass_obj
 def create(home: str | None, /, task: str, strategy: str, name: str | None, **options: Any) -> None:
@@ -86,6 +92,7 @@ def create(home: str | None, /, task: str, strategy: str, name: str | None, **op
     if manifest.task_config or ":" in task:  # only torch itself can tell: that takes a second
         find(task).configure(manifest.task_config)
     folder = Swarms(place.swarms).create(manifest, identity, new_seed())
+    folder.show(options["visible"])
     say(f"made the swarm `{manifest.name}` ({folder.swarm.hex()[:8]}): {task} by {strategy}")
     say("next: `p2ptrain start`, and `p2ptrain invite` for others")
 
@@ -119,7 +126,7 @@ def list_(home: str | None, json_file: str | None) -> None:
 @click.pass_obj
 def show(home: str | None, name: str | None, json_file: str | None) -> None:
     """Show one swarm: what all members agreed on."""
-    facts = _facts(_find(home, name))
+    facts = _facts(find_swarm(home, name))
     if json_file is not None:
         write_json(facts, json_file)
         return
@@ -137,7 +144,7 @@ def leave(home: str | None, name: str, yes: bool) -> None:
     from p2ptrain.daemon.daemon import only_one
     from p2ptrain.daemon.home import find_home
 
-    folder = _find(home, name)
+    folder = find_swarm(home, name)
     called = folder.title
     with only_one(find_home(home)):
         if (folder.path / "root").exists():
@@ -148,14 +155,17 @@ def leave(home: str | None, name: str, yes: bool) -> None:
     say(f"left `{called}`")
 
 
-@click.command(epilog="\b\nExample:\n  p2ptrain join p2pt1aaaa… --start")
-@click.argument("invite", nargs=-1, required=True)
+@click.command(epilog="\b\nExamples:\n  p2ptrain join p2pt1aaaa… --start\n  p2ptrain join")
+@click.argument("invite", nargs=-1)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--start", "start_now", is_flag=True, help="Begin to train at once.")
 @home_option
 @click.pass_context
 def join(ctx: click.Context, invite: tuple[str, ...], yes: bool, start_now: bool) -> None:
-    """Join a swarm by INVITE. Nothing that comes from the network is run as a program."""
+    """Join a swarm by INVITE. Without one, ask a swarm on the local network.
+
+    Nothing that comes from the network is run as a program.
+    """
     from p2ptrain.cli.foreground import new_seed, own_identity
     from p2ptrain.core.envelope import sender_of
     from p2ptrain.core.manifest import decode_manifest
@@ -166,12 +176,15 @@ def join(ctx: click.Context, invite: tuple[str, ...], yes: bool, start_now: bool
     from p2ptrain.net.invite import decode_invite
 
     place = find_home(ctx.obj)
-    parsed = decode_invite(" ".join(invite))
-    parsed.check_expiry(wall_clock())
-    _show_invite(parsed)
-    if not yes and sys.stdin.isatty():
-        click.confirm("Join?", abort=True, err=True)
-    welcome = asyncio.run(_ask(parsed, own_identity(place)))
+    if not invite:
+        welcome = join_nearby(place, own_identity(place), ask=not yes)
+    else:
+        parsed = decode_invite(" ".join(invite))
+        parsed.check_expiry(wall_clock())
+        _show_invite(parsed)
+        if not yes and sys.stdin.isatty():
+            click.confirm("Join?", abort=True, err=True)
+        welcome = asyncio.run(_ask(parsed, own_identity(place)))
     check_known(decode_manifest(welcome.manifest).task)
     folder = Swarms(place.swarms).add(welcome, new_seed())
     manifest = folder.manifest()
@@ -201,48 +214,6 @@ def _show_invite(invite: "Invite") -> None:
     say(f"  asks         {where}")
     say(f"  valid until  {invite.expires_at:%Y-%m-%d %H:%M} UTC, for {invite.uses} computer(s)")
     say("  others see   your IP address, a nickname, your training results; never files or programs")
-
-
-@click.command(epilog="\b\nExamples:\n  p2ptrain invite\n  p2ptrain invite --expires 2d --uses 5")
-@click.argument("name", required=False)
-@click.option("--expires", type=DURATION, default="7d", show_default=True, help="How long it admits.")
-@click.option("--uses", type=click.IntRange(1, 65535), default=20, show_default=True, help="Computers.")
-@json_option
-@home_option
-@click.pass_obj
-def invite(home: str | None, name: str | None, expires: float, uses: int, json_file: str | None) -> None:
-    """Make an invite for the swarm NAME, or for the one joined last."""
-    from p2ptrain.daemon.addresses import is_only_here, own_addresses
-    from p2ptrain.daemon.config import load_config
-    from p2ptrain.daemon.home import find_home
-    from p2ptrain.net.addresses import parse_address
-    from p2ptrain.net.certificates import wall_clock
-    from p2ptrain.net.identity import Identity
-    from p2ptrain.net.invite import SEED_BYTES, Door, create_invite
-
-    place = find_home(home)
-    folder = _find(home, name)
-    root = folder.root()
-    if root is None:
-        raise ConfigError(
-            f"this computer did not make `{folder.manifest().name}`", "ask whoever did for an invite"
-        )
-    config = load_config(place.config).network
-    peer = Identity.load(place.identity).peer
-    addresses = own_addresses(config.listen, config.port or folder.record().port)
-    doors = [Door(*parse_address(text), peer) for text in addresses]
-    until = wall_clock() + timedelta(seconds=expires)
-    made = create_invite(root, secrets.token_bytes(SEED_BYTES), until, uses, doors=tuple(doors))
-    if json_file is not None:
-        answer = {"invite": made.encode(), "expires": f"{until:%Y-%m-%dT%H:%M:%SZ}", "uses": uses}
-        write_json({**answer, "addresses": list(addresses)}, json_file)
-        return
-    click.echo(made.encode())
-    say(f"admits {uses} computer(s) until {until:%Y-%m-%d %H:%M} UTC; they run: p2ptrain join INVITE --start")
-    if is_only_here(addresses):
-        say("this computer has no network: the invite works on this computer only")
-    if not _is_running(place):
-        say("nobody can join while p2ptrain is not running here: `p2ptrain start`")
 
 
 @click.command(epilog="\b\nExample:\n  p2ptrain peers --json")
@@ -292,32 +263,22 @@ def _swarms(home: str | None) -> "list[SwarmFolder]":
     return Swarms(find_home(home).swarms).all()
 
 
-def _find(home: str | None, name: str | None) -> "SwarmFolder":
-    from p2ptrain.daemon.home import find_home
-    from p2ptrain.daemon.swarms import Swarms
-
-    return Swarms(find_home(home).swarms).find(name)
-
-
 def _facts(folder: "SwarmFolder") -> dict[str, Any]:
     import msgspec
 
+    from p2ptrain.core.types import peer_text
+    from p2ptrain.net.state import read_state
+
     manifest, membership = folder.manifest(), folder.membership()
+    state = read_state(membership.root_key, folder.state())
     return {
         "id": membership.swarm.hex(),
         **msgspec.structs.asdict(manifest),
         "role": str(membership.member.role),
         "slot": membership.member.slot,
         "certificate_expires": f"{membership.member.expires:%Y-%m-%d}",
+        "state": state.version,
+        "revoked": sorted(peer_text(peer) for peer in state.revoked),
+        "delegates": sorted(peer_text(peer) for peer in state.delegates),
         "folder": str(folder.path),
     }
-
-
-def _is_running(home: "Home") -> bool:
-    from p2ptrain.control.client import Client
-
-    try:
-        Client(home.control).status()
-    except ControlError:
-        return False
-    return True

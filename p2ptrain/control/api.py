@@ -31,6 +31,7 @@ class SwarmView(Struct, frozen=True):
     parts: int
     codec: str
     issuer: bool
+    certificate_expires: str = ""
 
 
 class PeerTraffic(Struct, frozen=True):
@@ -43,7 +44,10 @@ class PeerTraffic(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """Everything about a running daemon. Times are UTC, ISO 8601; bytes since the start."""
+    """Everything about a running daemon. Times are UTC, ISO 8601; bytes since the start.
+
+    lan: how the search on the local network goes, in words.
+    """
 
     schema: int
     version: str
@@ -62,6 +66,7 @@ class Status(Struct, frozen=True):
     traffic: tuple[PeerTraffic, ...]
     notes: dict[str, int]
     log: str
+    lan: str = ""
 
 
 class Done(Struct, frozen=True):
@@ -87,3 +92,26 @@ class PauseCommand(Struct, frozen=True):
     """Stop the work until `resume`."""
 
     reason: str = "paused by its owner"
+
+
+class JoinRequest(Struct, frozen=True):
+    """Somebody on the local network who asks to join. `code`: as on that screen."""
+
+    code: str
+    peer: str
+    name: str
+    address: str
+    waiting_s: float
+
+
+class Requests(Struct, frozen=True):
+    """Who asks to join. `visible`: whether anybody can."""
+
+    visible: bool
+    requests: tuple[JoinRequest, ...] = ()
+
+
+class AdmitCommand(Struct, frozen=True):
+    """Make a member of whoever shows that code."""
+
+    code: str

@@ -7,7 +7,16 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from p2ptrain.control.api import Done, Endpoint, PauseCommand, Refused, Status, StopCommand
+from p2ptrain.control.api import (
+    AdmitCommand,
+    Done,
+    Endpoint,
+    PauseCommand,
+    Refused,
+    Requests,
+    Status,
+    StopCommand,
+)
 from p2ptrain.core.errors import ControlError
 
 TIMEOUT_S = 5.0
@@ -46,6 +55,18 @@ class Client:
     def resume(self) -> Done:
         """Ask the daemon to go on."""
         return self._call("POST", "/v1/resume", None, Done)
+
+    def reload(self) -> Done:
+        """Ask the daemon to take what a command wrote into its swarm's folder."""
+        return self._call("POST", "/v1/reload", None, Done)
+
+    def requests(self) -> Requests:
+        """Ask who wants to join."""
+        return self._call("GET", "/v1/requests", None, Requests)
+
+    def admit(self, code: str) -> Done:
+        """Make a member of whoever shows that code."""
+        return self._call("POST", "/v1/admit", AdmitCommand(code), Done)
 
     def _call(self, method: str, path: str, body: Struct | None, type_: type[T]) -> T:
         connection = http.client.HTTPConnection("127.0.0.1", self.endpoint.port, timeout=TIMEOUT_S)

@@ -12,16 +12,27 @@ from p2ptrain.core import limits
 from p2ptrain.core.errors import ConfigError
 from p2ptrain.net.addresses import PORT_MIN
 
+MBIT_MIN = 1
+"""Below, transfers are given up as stalled, and weights are out of date when they arrive (guess)."""
+
+MBIT_MAX = 1_000_000
+
 
 class Network(Struct, frozen=True, forbid_unknown_fields=True):
-    """How this node is reached.
+    """How this node is reached, and how much of its line it may use.
 
     listen: an IP address of this computer; empty: all of them.
     port: TCP; 0: a free one, chosen once and kept for each swarm.
+    upload_mbit, download_mbit: at most so many Mbit/s (10^6) of weights leave and enter, all transfers
+    together; at least 1; 0: no bound.
+    lan: find members on the local network, and be found; only members can read what is announced.
     """
 
     listen: str = ""
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    upload_mbit: Annotated[float, Meta(ge=0, le=MBIT_MAX)] = 0.0
+    download_mbit: Annotated[float, Meta(ge=0, le=MBIT_MAX)] = 0.0
+    lan: bool = True
 
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +84,9 @@ def _check_network(network: Network) -> None:
         raise ValueError(f"network.listen: `{network.listen}` is no IP address")
     if 0 < network.port < PORT_MIN:
         raise ValueError(f"network.port: nobody dials a port below {PORT_MIN}")
+    for name, mbit in (("upload_mbit", network.upload_mbit), ("download_mbit", network.download_mbit)):
+        if not (mbit == 0 or mbit >= MBIT_MIN):
+            raise ValueError(f"network.{name}: weights need at least {MBIT_MIN} Mbit/s; 0 is no bound")
 
 
 def _is_address(text: str) -> bool:

@@ -17,13 +17,16 @@ from aiohttp import web
 from p2ptrain import __version__
 from p2ptrain.control.api import (
     TOKEN_BYTES,
+    AdmitCommand,
     Done,
     Endpoint,
     PauseCommand,
     Refused,
+    Requests,
     Status,
     StopCommand,
 )
+from p2ptrain.core.errors import ControlError
 from p2ptrain.net.private_files import write_private
 
 BODY_BYTES_MAX = 64 * 1024
@@ -50,6 +53,18 @@ class Commands(Protocol):
         """Go on."""
         ...
 
+    def reload(self) -> Done:
+        """Take what a command wrote into the swarm's folder."""
+        ...
+
+    def requests(self) -> Requests:
+        """Show who asks to join."""
+        ...
+
+    def admit(self, code: str) -> Done:
+        """Make a member of whoever shows that code; raises ControlError if nobody does."""
+        ...
+
 
 class ControlServer:
     """Listens on a random port of 127.0.0.1 and writes `control.json`."""
@@ -65,6 +80,9 @@ class ControlServer:
         application.router.add_post("/v1/stop", self._stop)
         application.router.add_post("/v1/pause", self._pause)
         application.router.add_post("/v1/resume", self._resume)
+        application.router.add_post("/v1/reload", self._reload)
+        application.router.add_get("/v1/requests", self._requests)
+        application.router.add_post("/v1/admit", self._admit)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
 
     async def start(self) -> None:
@@ -107,6 +125,19 @@ class ControlServer:
     async def _resume(self, _: web.Request) -> web.StreamResponse:
         return _answer(self._commands.resume())
 
+    async def _reload(self, _: web.Request) -> web.StreamResponse:
+        return _answer(self._commands.reload())
+
+    async def _requests(self, _: web.Request) -> web.StreamResponse:
+        return _answer(self._commands.requests())
+
+    async def _admit(self, request: web.Request) -> web.StreamResponse:
+        command = await _read(request, AdmitCommand)
+        try:
+            return _answer(self._commands.admit(command.code))
+        except ControlError as error:
+            return _refuse(404, error.message, error.hint)
+
 
 async def _read(request: web.Request, type_: type[Any]) -> Any:
     try:
@@ -121,7 +152,7 @@ async def _read(request: web.Request, type_: type[Any]) -> Any:
     raise web.HTTPBadRequest(text=msgspec.json.encode(refused).decode(), content_type="application/json")
 
 
-def _answer(value: Status | Done) -> web.Response:
+def _answer(value: Status | Done | Requests) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 

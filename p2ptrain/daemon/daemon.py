@@ -9,15 +9,16 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from p2ptrain import __version__
-from p2ptrain.control.api import SCHEMA, Done, PeerTraffic, Status, SwarmView
+from p2ptrain.control.api import SCHEMA, Done, PeerTraffic, Requests, Status, SwarmView
 from p2ptrain.core import inputs, limits
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.effects import Note
 from p2ptrain.core.envelope import Opener, Sealer, Verified
-from p2ptrain.core.errors import ConfigError, P2PTrainError, RemoteProtocolError
+from p2ptrain.core.errors import ConfigError, Offence, P2PTrainError, RemoteProtocolError
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.messages import Contact, Message
 from p2ptrain.core.node import Node
@@ -26,15 +27,20 @@ from p2ptrain.daemon.addresses import is_only_here, own_addresses
 from p2ptrain.daemon.clock import now
 from p2ptrain.daemon.config import Config, load_config
 from p2ptrain.daemon.control import ControlServer
+from p2ptrain.daemon.doorkeeper import Doorkeeper
 from p2ptrain.daemon.driver import Driver, describe
 from p2ptrain.daemon.home import Home
 from p2ptrain.daemon.journal import Header, Journal, setup_of
 from p2ptrain.daemon.logs import QUIET, logger
+from p2ptrain.daemon.nearby import Nearby
+from p2ptrain.daemon.standing import Standing
 from p2ptrain.daemon.swarms import SwarmFolder, oldest_first
 from p2ptrain.daemon.trainer import Trainer
 from p2ptrain.daemon.words import nickname
 from p2ptrain.learn import wire
 from p2ptrain.net.addresses import is_dialable
+from p2ptrain.net.bandwidth import Bandwidth
+from p2ptrain.net.blob_part import clear_parts
 from p2ptrain.net.certificates import Membership, wall_clock
 from p2ptrain.net.identity import Identity
 from p2ptrain.net.join import Reception
@@ -111,13 +117,16 @@ class Daemon:
         try:
             await self._open()
             await self._control.start()
+            self._nearby.start()
             logger.info("started as %s in the swarm %s", self.name, self._manifest.name)
             self._driver.feed(inputs.Started(self._known_contacts(), self._held_blobs()))
             if self._paused:
                 self._driver.feed(inputs.Paused("started paused"))
             trainer_task = asyncio.create_task(self._trainer.run())
             contacts_task = asyncio.create_task(self._keep_contacts())
+            standing_task = asyncio.create_task(self._standing.run())
             await self._stopping.wait()
+            standing_task.cancel()
             contacts_task.cancel()
         finally:
             await self._end(trainer_task)
@@ -130,10 +139,18 @@ class Daemon:
         setup = setup_of(self._manifest, self._identity.peer, seed, contact)
         swarm = membership.swarm
         codec = Codec(setup.rules.messages)
-        admission = self._folder.admission(self._refuses)
+        self._standing = Standing(
+            self._folder,
+            self._identity,
+            self._certificates,
+            self._renewed,
+            self._turn_away,
+            self._offended,
+            self._refuses,
+        )
         header = Header(swarm, self._identity.peer, self._record.manifest, seed, contact)
         self._journal = Journal(self._folder.journal, header)
-        verifier = SwarmVerifier(membership.root, self._refuses)
+        verifier = SwarmVerifier(membership.root, self._refuses, distrusted=self._standing.revokes)
         self._opener = Opener(verifier, swarm, codec)
         self._driver = Driver(
             Node(setup),
@@ -145,24 +162,44 @@ class Daemon:
             self._note,
         )
         self._trainer = Trainer(self._trainer_setup(), self._driver.feed, logger.info)
+        self._doorkeeper = Doorkeeper(
+            self._identity.peer,
+            self._folder,
+            lambda: self._standing.admission,
+            self._refuses,
+            self._introductions,
+        )
         loopback = is_only_here(addresses)
-        reception = None
-        if admission is not None:
-            signed = self._record.manifest, self._record.manifest_signature
-            reception = Reception(admission, self._identity.peer, *signed, self._introductions)
+        signed = self._record.manifest, self._record.manifest_signature
+        admission = self._standing.admission
+        reception = Reception(admission, self._identity.peer, *signed, self._introductions)
         self._transport = Transport(
             self._identity,
             membership,
             self._driver,
             blobs=self._folder.blobs,
             reception=reception,
-            refused=self._driver.refuses,
+            routes=[*self._standing.routes(), *self._doorkeeper.routes()],
+            refused=self._refuses,
+            distrusted=self._standing.revokes,
             allow=partial(is_dialable, loopback=loopback),
+            bandwidth=Bandwidth(self._config.network.upload_mbit, self._config.network.download_mbit),
+        )
+        self._nearby = Nearby(
+            self._config.network,
+            swarm,
+            self._identity.peer,
+            self._transport,
+            (self._manifest.name, self._manifest.task),
+            self._doorkeeper.is_open,
         )
         self._driver.transport = self._transport
         self._driver.trainer = self._trainer
+        self._driver.greet = self._standing.greet
+        self._standing.attach(self._transport, reception)
         self._addresses = addresses
         self._own_contact = contact
+        clear_parts(self._folder.blobs)
 
     async def _open(self) -> None:
         try:
@@ -174,6 +211,7 @@ class Daemon:
 
     async def _end(self, trainer_task: asyncio.Task[None] | None) -> None:
         """Stop training, save, say goodbye: in this order, and whatever of it fails."""
+        self._nearby.stop()
         if trainer_task is not None and not self._at_once:
             saved = asyncio.create_task(self._driver.wait_for(inputs.Saved, SAVE_S))
             await asyncio.sleep(0)
@@ -186,8 +224,10 @@ class Daemon:
         if trainer_task is not None:
             trainer_task.cancel()
             await asyncio.gather(trainer_task, return_exceptions=True)
+        await self._standing.close()
         await self._driver.close()
         await self._transport.close()
+        await self._nearby.close()
         self._save_contacts()
         self._journal.close()
         await self._control.close()
@@ -229,6 +269,18 @@ class Daemon:
         self._driver.feed(inputs.Resumed())
         return Done("going on")
 
+    def reload(self) -> Done:
+        """Take what a command wrote into the swarm's folder."""
+        return Done(self._standing.reload())
+
+    def requests(self) -> Requests:
+        """Show who asks to join."""
+        return self._doorkeeper.requests()
+
+    def admit(self, code: str) -> Done:
+        """Make a member of whoever shows that code."""
+        return self._doorkeeper.admit(code)
+
     def status(self) -> Status:
         """Show everything."""
         manifest, member, total = self._manifest, self._membership.member, self._transport.traffic.total
@@ -254,7 +306,8 @@ class Daemon:
                 slot=member.slot,
                 parts=manifest.parts,
                 codec=manifest.codec,
-                issuer=self._folder.issuer() is not None,
+                issuer=self._standing.admission is not None,
+                certificate_expires=member.expires.isoformat(),
             ),
             node=node,
             bytes_sent=total.messages_up + total.blobs_up,
@@ -270,6 +323,7 @@ class Daemon:
             ),
             notes=dict(self._notes),
             log=str(self._home.log),
+            lan=self._nearby.state,
         )
 
     # -- parts -------------------------------------------------------------------------------------
@@ -278,7 +332,17 @@ class Daemon:
         return self._config.network.port or self._record.port
 
     def _refuses(self, peer: PeerId) -> bool:
-        return self._driver.refuses(peer)
+        return self._standing.revokes(peer) or self._driver.refuses(peer)
+
+    def _offended(self, peer: PeerId, offence: Offence, detail: str) -> None:
+        self._driver.offended(peer, offence, detail)
+
+    def _turn_away(self, peer: PeerId) -> None:
+        """Believe what a revoked peer said before no more; its connection is ended already."""
+        if self._contacts.pop(peer, None):
+            self._contacts_changed = True
+        if peer in self._driver.node.members:
+            self._driver.offended(peer, Offence.FOREIGN, "the swarm revoked it")
 
     def _trainer_setup(self) -> wire.Setup:
         manifest, training = self._manifest, self._config.training
@@ -311,6 +375,18 @@ class Daemon:
             if isinstance(contact.message, Contact):
                 self._transport.learn(contact.sender, contact.message.addresses)
         return tuple(contacts)
+
+    def _certificates(self) -> Iterator[tuple[PeerId, bytes]]:
+        for peer, raw in self._contacts.items():
+            with contextlib.suppress(RemoteProtocolError):
+                contact = self._opener.open_statement(raw).message
+                if isinstance(contact, Contact):
+                    yield peer, contact.certificate
+
+    def _renewed(self, membership: Membership) -> None:
+        self._membership = membership
+        self._own_contact = msgspec.structs.replace(self._own_contact, certificate=membership.chain)
+        self._driver.introduce(self._own_contact)
 
     def _held_blobs(self) -> tuple[BlobId, ...]:
         return tuple(BlobId(Ref(path.name)) for path in oldest_first(self._folder.blobs))

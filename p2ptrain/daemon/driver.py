@@ -60,6 +60,7 @@ class Driver:
         note: tells the owner.
 
     saving: a checkpoint was asked for, and has not been answered.
+    greet: told of every peer that was connected.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Driver:
         self.transport: Transport
         self.trainer: TrainerPort
         self.saving = False
+        self.greet: Callable[[PeerId], None] = lambda _: None
         self._sealer = sealer
         self._opener = opener
         self._journal = journal
@@ -137,6 +139,7 @@ class Driver:
     def peer_up(self, peer: PeerId) -> None:
         """A connection stands."""
         self.feed(inputs.PeerUp(peer))
+        self.greet(peer)
 
     def peer_down(self, peer: PeerId, reason: str) -> None:
         """A connection ended, or a dial failed."""
@@ -145,6 +148,10 @@ class Driver:
     def offended(self, peer: PeerId, offence: Offence, detail: str) -> None:
         """The transport caught a peer."""
         self.feed(inputs.Offended(peer, offence, detail))
+
+    def introduce(self, contact: Contact) -> None:
+        """Say something new of this node: sign it, and tell everyone connected."""
+        self.feed(inputs.Signed(self._sealer.seal(contact)))
 
     def refuses(self, peer: PeerId) -> bool:
         """Say whether a peer is turned away now: asked in every handshake."""

@@ -5,7 +5,10 @@ swarm.msgpack     manifest, its signature, port, counts of starts
 membership        this node's certificates
 contacts.msgpack  other members as they introduced themselves
 root, issuer      keys, on the computer that made the swarm
+invites           what was invited by, on the same computer
+state             what the root decided since, see `net/state.py`
 admissions        whom this node admitted
+visible           there if strangers on the local network may ask to join
 blobs/            weights that peers may fetch
 checkpoint/       where training goes on
 journal           inputs of the last run, for `p2ptrain replay`
@@ -13,16 +16,17 @@ journal           inputs of the last run, for `p2ptrain replay`
 
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from filelock import FileLock
 from msgspec import Struct
 
-from p2ptrain.core.errors import ConfigError, P2PTrainError
+from p2ptrain.core.errors import ConfigError, P2PTrainError, RemoteProtocolError
 from p2ptrain.core.manifest import Manifest, decode_manifest
 from p2ptrain.core.text import clean
 from p2ptrain.core.types import PeerId, SwarmId
@@ -32,6 +36,7 @@ from p2ptrain.net.certificates import Clock, Membership, Role, decode_membership
 from p2ptrain.net.identity import Identity
 from p2ptrain.net.join import Welcome
 from p2ptrain.net.private_files import read_private, write_private
+from p2ptrain.net.state import SwarmState, is_newer, read_state, sign_state
 
 T = TypeVar("T")
 
@@ -104,21 +109,71 @@ class SwarmFolder:
         path = self.path / "root"
         return _load(path, decode_root) if path.exists() else None
 
+    def need_root(self, hint: str) -> Root:
+        """Read the root key.
+
+        Raises:
+            ConfigError: another computer made the swarm; `hint` is what to do then.
+        """
+        root = self.root()
+        if root is None:
+            raise ConfigError(f"this computer did not make `{self.manifest().name}`", hint)
+        return root
+
     def issuer(self) -> Issuer | None:
         """Read the issuer's key, if this node admits members."""
         path = self.path / "issuer"
         return _load(path, decode_issuer) if path.exists() else None
 
-    def admission(self, refused: Callable[[PeerId], bool]) -> Admission | None:
-        """Build the admission of new members, if this node admits any."""
-        issuer = self.issuer()
+    def admission(
+        self,
+        refused: Callable[[PeerId], bool] = lambda _: False,
+        withdrawn: Callable[[bytes], bool] = lambda _: False,
+        taken: Callable[[], Iterable[int]] = lambda: (),
+        issuer: Issuer | None = None,
+        saved: Callable[[AdmissionBook], None] = lambda _: None,
+    ) -> Admission | None:
+        """Build the admission of new members, see there; None: no issuer is given, nor in a file here.
+
+        `saved` is told of every change of the book, after it is on disk.
+        """
+        issuer = issuer or self.issuer()
         if issuer is None:
             return None
         path = self.path / "admissions"
         book = _load(path, decode_book) if path.exists() else AdmissionBook()
-        return Admission(issuer, book, lambda book: write_private(path, book.encode()), refused)
+
+        def save(changed: AdmissionBook) -> None:
+            write_private(path, changed.encode())
+            saved(changed)
+
+        return Admission(issuer, book, save, refused, withdrawn=withdrawn, taken=taken)
+
+    def state(self) -> bytes:
+        """Read the swarm's signed state; empty: its root has said nothing yet."""
+        path = self.path / "state"
+        raw = _read(path) if path.exists() else b""
+        try:
+            read_state(self.membership().root_key, raw)
+        except RemoteProtocolError as error:
+            raise ConfigError(
+                f"{path} is damaged: {error.detail}", "delete it: the other members send it again"
+            ) from None
+        return raw
 
     # -- writing -----------------------------------------------------------------------------------
+
+    @property
+    def visible(self) -> bool:
+        """Whether strangers on the local network are shown the swarm."""
+        return (self.path / "visible").exists()
+
+    def show(self, on: bool) -> None:
+        """Decide that; the daemon looks every few seconds."""
+        if on:
+            (self.path / "visible").touch()
+        else:
+            (self.path / "visible").unlink(missing_ok=True)
 
     def save_record(self, record: Record) -> None:
         """Keep a changed record."""
@@ -127,6 +182,30 @@ class SwarmFolder:
     def save_membership(self, membership: Membership) -> None:
         """Keep renewed certificates."""
         write_private(self.path / "membership", membership.encode())
+
+    def save_issuer(self, issuer: Issuer) -> None:
+        """Keep the issuer's key: a secret."""
+        write_private(self.path / "issuer", issuer.encode())
+
+    def save_state(self, raw: bytes) -> None:
+        """Keep a signed state, unless a newer one came to the disk in the meantime."""
+        key = self.membership().root_key
+        with FileLock(self.path / "state.lock"):
+            if is_newer(key, raw, self.state()):
+                write_private(self.path / "state", raw)
+
+    def decide(self, change: Callable[[SwarmState], SwarmState], clock: Clock = wall_clock) -> SwarmState:
+        """Sign a new state of the swarm; a change that changes nothing makes none.
+
+        Raises:
+            ConfigError: this computer does not hold the root key, or there is no room.
+        """
+        root = self.need_root("do this on the computer that did")
+        before = read_state(root.public_key, self.state())
+        after = change(before)
+        if after != before:
+            self.save_state(sign_state(root, after, before, clock()))
+        return after
 
     def save_contacts(self, contacts: dict[PeerId, bytes]) -> None:
         """Keep the other members' contacts."""
@@ -183,8 +262,8 @@ class Swarms:
         encoded = manifest.encode()
         folder = self._make(root.swarm)
         write_private(folder.path / "root", root.encode())
-        write_private(folder.path / "issuer", issuer.encode())
-        admission = folder.admission(lambda _: False)
+        folder.save_issuer(issuer)
+        admission = folder.admission()
         assert admission is not None
         folder.save_membership(admission.enroll(identity.peer, Role.ISSUER))
         port = free_port()

@@ -26,6 +26,9 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+NEAR_MAX = 64
+"""Members on the same local network that are remembered: two class rooms (guess)."""
+
 AddressFilter = Callable[[Address], bool]
 """Says whether an address may be dialled."""
 
@@ -68,6 +71,7 @@ class AddressBook(AbstractResolver):
     def __init__(self, allow: AddressFilter) -> None:
         self._allow = allow
         self._known: OrderedDict[str, tuple[Address, ...]] = OrderedDict()
+        self._near: OrderedDict[str, tuple[Address, ...]] = OrderedDict()
 
     def learn(self, peer: PeerId, addresses: Iterable[str]) -> tuple[Address, ...]:
         """Replace a peer's addresses by those given that may be dialled; none of those: keep the old."""
@@ -87,11 +91,20 @@ class AddressBook(AbstractResolver):
             self._known.popitem(last=False)
         return known
 
+    def hint(self, peer: PeerId, addresses: Iterable[Address]) -> None:
+        """Replace where a peer is said to be nearby, to be tried before what it says itself; none: forget."""
+        host = host_name(peer)
+        self._near.pop(host, None)
+        if good := tuple(address for address in addresses if self._allow(address))[: limits.ADDRESSES_MAX]:
+            self._near[host] = good
+        if len(self._near) > NEAR_MAX:
+            self._near.popitem(last=False)
+
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Answer aiohttp, each address with a port of its own; no name server is asked."""
-        known = self._known.get(host)
+        known = dict.fromkeys((*self._near.get(host, ()), *self._known.get(host, ())))
         if not known:
             raise OSError("no address is known")
         return [

@@ -2,7 +2,7 @@
 
 import itertools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -13,7 +13,7 @@ from p2ptrain.core import limits
 from p2ptrain.core.errors import ConfigError, RefusedError
 from p2ptrain.core.types import PeerId, peer_text
 from p2ptrain.net.authority import Issuer
-from p2ptrain.net.certificates import Clock, Membership, Role, wall_clock
+from p2ptrain.net.certificates import Clock, Member, Membership, Role, wall_clock
 from p2ptrain.net.identity import verify
 from p2ptrain.net.invite import INVITE_DOMAIN, JOIN_DOMAIN, TERMS, VERSION
 
@@ -100,6 +100,8 @@ class Admission:
         save: makes a book last on disk; called before any answer.
         refused: says whether a peer was turned away.
         clock: invites expire by it.
+        taken: slots of members that other issuers admitted, as far as they are known here.
+        withdrawn: says whether the swarm's root took an invite back, by the invite's key.
     """
 
     def __init__(
@@ -109,12 +111,16 @@ class Admission:
         save: Callable[[AdmissionBook], None],
         refused: Callable[[PeerId], bool],
         clock: Clock = wall_clock,
+        withdrawn: Callable[[bytes], bool] = lambda _: False,
+        taken: Callable[[], Iterable[int]] = lambda: (),
     ) -> None:
         self.issuer = issuer
         self.book = book
         self._save = save
         self._refused = refused
         self._clock = clock
+        self._withdrawn = withdrawn
+        self._taken = taken
 
     def admit(self, request: bytes, here: PeerId) -> Membership:
         """Answer a join request; the same peer again gets a new certificate and costs no use.
@@ -140,7 +146,7 @@ class Admission:
         ):
             raise JoinRefusedError(Refusal.FORGED)
         peer = PeerId(joiner)
-        if key in self.book.revoked or self._refused(peer):
+        if key in self.book.revoked or self._withdrawn(key) or self._refused(peer):
             raise JoinRefusedError(Refusal.REVOKED)
         if peer_text(peer) not in self.book.members:
             if self._clock() >= datetime.fromtimestamp(expires, UTC):
@@ -163,11 +169,31 @@ class Admission:
         if entry is None:
             if len(self.book.members) >= limits.PEERS_MAX:
                 raise JoinRefusedError(Refusal.FULL)
-            taken = {entry.slot for entry in self.book.members.values()}
+            taken = {entry.slot for entry in self.book.members.values()} | set(self._taken())
             slot = next(slot for slot in itertools.count() if slot not in taken)
             entry = Admitted(slot, role, invite)
             self._keep(AdmissionBook({**self.book.members, name: entry}, self.book.revoked))
         return self.issuer.certify(peer, entry.role, entry.slot, now)
+
+    def renew(self, member: Member) -> Membership:
+        """Certify a member once more, in its role and slot; another issuer may have admitted it.
+
+        Args:
+            member: what the certificate says by which TLS knows it.
+
+        Raises:
+            JoinRefusedError: it was turned away, or this issuer may no longer sign.
+        """
+        now = self._clock()
+        if self._refused(member.peer):
+            raise JoinRefusedError(Refusal.REVOKED)
+        if now >= min(self.issuer.expires, member.expires):
+            raise JoinRefusedError(Refusal.CLOSED)
+        name = peer_text(member.peer)
+        if name not in self.book.members and len(self.book.members) < limits.PEERS_MAX:
+            entry = Admitted(member.slot, member.role)
+            self._keep(AdmissionBook({**self.book.members, name: entry}, self.book.revoked))
+        return self.issuer.certify(member.peer, member.role, member.slot, now)
 
     def revoke_invite(self, invite: bytes) -> None:
         """Accept an invite no more, by its key; whom it admitted stays."""

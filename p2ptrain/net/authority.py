@@ -12,15 +12,16 @@ from msgspec import Struct
 from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.manifest import DOMAIN as MANIFEST_DOMAIN
 from p2ptrain.core.types import PeerId, SwarmId, peer_text
-from p2ptrain.net.certificates import ROLE_URI, SLOT_URI, Membership, Role, host_name, swarm_id
+from p2ptrain.net.certificates import ROLE_URI, SLOT_URI, Membership, Role, delegate_name, host_name, swarm_id
+from p2ptrain.net.identity import Identity
 
 ROOT_LIFE = timedelta(days=3650)
 ISSUER_LIFE = timedelta(days=90)
 LEAF_LIFE = timedelta(days=30)
 """How long a peer that left or was revoked may still meet somebody who has not heard of it."""
 
-RENEW_BEFORE = timedelta(days=10)
-"""A certificate with less than this left is replaced."""
+RENEW_SHARE = 1 / 3
+"""A certificate with less of its life left is replaced: ten days of a leaf's thirty (research: net 2.3)."""
 
 BACKDATED = timedelta(hours=24)
 """Home computers' clocks are wrong by time zones and empty batteries."""
@@ -75,6 +76,13 @@ class Root:
         certificate = _authority(name, key.public_key(), root.subject, self._key, life, path_length=0)
         return Issuer(key, certificate, self.certificate)
 
+    def delegate(self, peer: PeerId, now: datetime) -> bytes:
+        """Return a certificate, DER, that lets a member issue by its own key: nothing secret travels."""
+        key = Ed25519PublicKey.from_public_bytes(peer)
+        root = x509.load_der_x509_certificate(self.certificate)
+        life = (now, min(now + ISSUER_LIFE, root.not_valid_after_utc))
+        return _authority(delegate_name(peer), key, root.subject, self._key, life, path_length=0)
+
     def encode(self) -> bytes:
         """Return the bytes of the root file: a secret."""
         return msgspec.msgpack.encode(_Secret(self._key.private_bytes_raw(), self.certificate))
@@ -87,6 +95,13 @@ class Issuer:
         self._key = key
         self.certificate = certificate
         self.root = root
+
+    @classmethod
+    def delegated(cls, identity: Identity, certificate: bytes, root: bytes) -> "Issuer":
+        """Make the issuer of a member whom `Root.delegate` lets issue."""
+        key = serialization.load_pem_private_key(identity.private_pem(), password=None)
+        assert isinstance(key, Ed25519PrivateKey)
+        return cls(key, certificate, root)
 
     @property
     def root_key(self) -> bytes:
@@ -129,6 +144,18 @@ class Issuer:
     def encode(self) -> bytes:
         """Return the bytes of the issuer file: a secret."""
         return msgspec.msgpack.encode(_Secret(self._key.private_bytes_raw(), self.certificate, self.root))
+
+
+def renewal_due(certificate: bytes) -> datetime:
+    """Return when a certificate, DER, is to be replaced: when a third of its life is left."""
+    read = x509.load_der_x509_certificate(certificate)
+    life = read.not_valid_after_utc - read.not_valid_before_utc - BACKDATED
+    return read.not_valid_after_utc - max(life, timedelta()) * RENEW_SHARE
+
+
+def is_due(certificate: bytes, now: datetime) -> bool:
+    """Say whether a certificate, DER, is to be replaced now."""
+    return now >= renewal_due(certificate)
 
 
 def decode_root(data: bytes) -> Root:

@@ -17,6 +17,7 @@ from aiohttp import web
 from p2ptrain.core import limits
 from p2ptrain.core.blobid import blob_id, chunk_digest
 from p2ptrain.core.types import BlobId, PeerId, Ref, Seconds
+from p2ptrain.net.bandwidth import Cap
 from p2ptrain.net.gate import peer_of
 
 WRITE_BYTES = 256 * limits.KIB
@@ -25,8 +26,9 @@ WRITE_BYTES = 256 * limits.KIB
 READ_BYTES = limits.MIB
 """One visit to the disk, in a thread, for four writes."""
 
-STALLED_S: Seconds = 15.0
-"""A reader that takes nothing for so long is given up."""
+STALLED_S: Seconds = 30.0
+"""A reader that takes nothing for so long is given up: longer than one with a bound needs to empty the
+buffers of its system (guess)."""
 
 TRANSFERS_MAX = 32
 TRANSFERS_PER_PEER_MAX = 4
@@ -45,14 +47,20 @@ class BlobServer:
         folder: holds blobs, each named by its id, and each whole since its name appeared.
         sent: is told how many bytes went to whom.
         refused: asked again while a transfer lasts.
+        cap: bounds all transfers together; None: nothing does.
     """
 
     def __init__(
-        self, folder: Path, sent: Callable[[PeerId, int], None], refused: Callable[[PeerId], bool]
+        self,
+        folder: Path,
+        sent: Callable[[PeerId, int], None],
+        refused: Callable[[PeerId], bool],
+        cap: Cap | None = None,
     ) -> None:
         self._folder = folder
         self._sent = sent
         self._refused = refused
+        self._cap = cap or Cap()
         self._lists: OrderedDict[BlobId, bytes] = OrderedDict()
         self._transfers: Counter[PeerId] = Counter()
 
@@ -64,18 +72,19 @@ class BlobServer:
         ]
 
     async def _chunks(self, request: web.Request) -> web.StreamResponse:
-        blob = BlobId(Ref(request.match_info["id"]))
-        digests = self._lists.get(blob)
-        if digests is None:
-            with self._transfer(peer_of(request)):
-                digests = await asyncio.to_thread(_digests, self._folder / blob)
+        blob, peer = BlobId(Ref(request.match_info["id"])), peer_of(request)
+        with self._transfer(peer):
+            digests = self._lists.get(blob) or await asyncio.to_thread(_digests, self._folder / blob)
             if digests is None:
                 raise web.HTTPNotFound
             self._lists[blob] = digests
             if len(self._lists) > LISTS_MAX:
                 self._lists.popitem(last=False)
-        self._sent(peer_of(request), len(digests))
-        return web.Response(body=digests)
+            response = web.StreamResponse()
+            response.content_length = len(digests)
+            await response.prepare(request)
+            await self._write(response, memoryview(digests), peer)
+            return response
 
     async def _bytes(self, request: web.Request) -> web.StreamResponse:
         peer = peer_of(request)
@@ -99,19 +108,29 @@ class BlobServer:
         self, response: web.StreamResponse, file: BinaryIO, start: int, stop: int, peer: PeerId
     ) -> None:
         file.seek(start)
-        while start < stop:
-            piece = memoryview(await asyncio.to_thread(file.read, min(READ_BYTES, stop - start)))
-            if not piece or self._refused(peer):
-                raise ConnectionError("nothing more for this peer")
-            for at in range(0, len(piece), WRITE_BYTES):
-                part = piece[at : at + WRITE_BYTES]
-                try:
-                    async with asyncio.timeout(STALLED_S):
-                        await response.write(part)
-                except TimeoutError:
-                    raise ConnectionError("the peer takes nothing") from None
-                self._sent(peer, len(part))
-            start += len(piece)
+        reading = _read(file, stop - start)
+        try:
+            while start < stop:
+                piece = memoryview(await reading)
+                if not piece or self._refused(peer):
+                    raise ConnectionError("nothing more for this peer")
+                start += len(piece)
+                reading = _read(file, stop - start)  # while this piece travels
+                await self._write(response, piece, peer)
+        finally:
+            await asyncio.wait([reading])  # the file must not be closed under the thread
+
+    async def _write(self, response: web.StreamResponse, piece: memoryview, peer: PeerId) -> None:
+        step = self._cap.piece_bytes(WRITE_BYTES)
+        for at in range(0, len(piece), step):
+            part = piece[at : at + step]
+            await self._cap.pay(len(part))
+            try:
+                async with asyncio.timeout(STALLED_S):
+                    await response.write(part)
+            except TimeoutError:
+                raise ConnectionError("the peer takes nothing") from None
+            self._sent(peer, len(part))
 
     @contextmanager
     def _transfer(self, peer: PeerId) -> Iterator[None]:
@@ -125,6 +144,10 @@ class BlobServer:
             self._transfers[peer] -= 1
             if not self._transfers[peer]:
                 del self._transfers[peer]
+
+
+def _read(file: BinaryIO, most: int) -> asyncio.Future[bytes]:
+    return asyncio.get_running_loop().run_in_executor(None, file.read, min(READ_BYTES, most))
 
 
 def _range(request: web.Request, size: int) -> tuple[int, int]:

@@ -24,13 +24,16 @@ from msgspec import Struct
 from p2ptrain.core import limits
 from p2ptrain.core.errors import ConfigError, Offence, RemoteProtocolError
 from p2ptrain.core.manifest import DOMAIN as MANIFEST_DOMAIN
-from p2ptrain.core.types import PeerId, SwarmId, peer_text
+from p2ptrain.core.types import PeerId, SwarmId, peer_from_text, peer_text
 from p2ptrain.net.identity import verify
 
 SWARM_DOMAIN = b"p2ptrain-swarm-v1\0"
 HOST_SUFFIX = ".peer.invalid"
 ROLE_URI = "p2ptrain:role:"
 SLOT_URI = "p2ptrain:slot:"
+DELEGATE_PREFIX = "p2ptrain by "
+"""With the 52 letters of a peer id that is 64: as much as a common name may have."""
+
 _SLOT = re.compile(r"0|[1-9][0-9]{0,6}")
 
 _UNREADABLE = (
@@ -74,12 +77,17 @@ class Role(StrEnum):
 
 
 class Member(Struct, frozen=True):
-    """What a leaf certificate says. `slot` numbers the members from 0, for dividing data."""
+    """What a leaf certificate says.
+
+    slot: numbers the members from 0, for dividing data.
+    issuer: the member that admitted or renewed it, if the root lets that member issue by its own key.
+    """
 
     peer: PeerId
     role: Role
     slot: int
     expires: datetime
+    issuer: PeerId | None = None
 
 
 class Chain(Struct, frozen=True, array_like=True):
@@ -173,6 +181,19 @@ def check_member(root: bytes, chain: bytes, now: datetime) -> Member:
     return read_leaf(carried.leaf)
 
 
+@lru_cache(maxsize=1024)
+def read_chain(chain: bytes) -> Member:
+    """Return what the leaf of an encoded `Chain` says; nothing is checked.
+
+    Raises:
+        RemoteProtocolError: it cannot be read.
+    """
+    try:
+        return read_leaf(msgspec.msgpack.decode(chain, type=Chain).leaf)
+    except msgspec.DecodeError:
+        raise _foreign("the certificates cannot be read") from None
+
+
 def read_leaf(der: bytes) -> Member:
     """Read a leaf whose key, name and host name all say the same peer. Its signature is not checked here.
 
@@ -189,7 +210,7 @@ def read_leaf(der: bytes) -> Member:
             raise _foreign("the certificate names another peer than its key")
         _check_leaf_use(leaf)
         role, slot = _role_and_slot(alternative.get_values_for_type(x509.UniformResourceIdentifier))
-        return Member(peer, role, slot, leaf.not_valid_after_utc)
+        return Member(peer, role, slot, leaf.not_valid_after_utc, _delegate(leaf.issuer))
     except _UNREADABLE:
         raise _foreign("the certificate cannot be read") from None
 
@@ -249,6 +270,34 @@ def _role_and_slot(uris: list[str]) -> tuple[Role, int]:
     if not _SLOT.fullmatch(slot):
         raise ValueError("not a slot")
     return Role(uris[0].removeprefix(ROLE_URI)), int(slot)
+
+
+def delegate_name(peer: PeerId) -> x509.Name:
+    """Name an issuer whose key is a member's own; chains are followed by names, so a leaf tells it."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DELEGATE_PREFIX + peer_text(peer))])
+
+
+def read_delegate(der: bytes) -> PeerId:
+    """Return the member that a certificate lets issue; its signature is not checked here.
+
+    Raises:
+        RemoteProtocolError: it is not a certificate of that kind.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        peer = PeerId(_ed25519(certificate))
+        if certificate.subject == delegate_name(peer):
+            return peer
+    except _UNREADABLE:
+        pass
+    raise _foreign("not a certificate that lets a member issue")
+
+
+def _delegate(name: x509.Name) -> PeerId | None:
+    texts = [str(part.value) for part in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if len(texts) != 1 or not texts[0].startswith(DELEGATE_PREFIX):
+        return None
+    return peer_from_text(texts[0].removeprefix(DELEGATE_PREFIX))
 
 
 def _ed25519(certificate: x509.Certificate) -> bytes:

@@ -12,7 +12,9 @@ from p2ptrain.net.sockets import extra
 from p2ptrain.net.tls import PeerObject
 
 JOIN_PATH = "/v1/join"
-"""The only place for strangers."""
+KNOCK_PATH = "/v1/knock"
+FOR_STRANGERS = (JOIN_PATH, KNOCK_PATH)
+"""The only places for strangers."""
 
 IDLE_S: Seconds = 15.0
 """An unused or silent connection is kept that long; aiohttp's default is an hour."""
@@ -26,7 +28,7 @@ http_logger = logging.getLogger("p2ptrain.net.http")
 
 
 def make_runner(routes: Iterable[web.RouteDef], refused: Callable[[PeerId], bool]) -> web.AppRunner:
-    """Make an HTTP server that answers members, and strangers at `JOIN_PATH` only.
+    """Make an HTTP server that answers members, and strangers at `FOR_STRANGERS` only.
 
     Args:
         routes: what it answers.
@@ -50,13 +52,22 @@ def peer_of(request: web.BaseRequest) -> PeerId:
     return PeerId(request[_PEER])
 
 
+def leaf_of(request: web.BaseRequest) -> bytes:
+    """Return the certificate, DER, by which TLS knows the member that a request is from."""
+    connection = extra(request, "ssl_object")
+    certificate = connection.getpeercert(binary_form=True) if connection else None
+    if certificate is None:
+        raise web.HTTPUnauthorized
+    return bytes(certificate)
+
+
 def _make_gate(refused: Callable[[PeerId], bool]) -> Middleware:
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         connection = extra(request, "ssl_object")
         peer = connection.peer if isinstance(connection, PeerObject) else None
         if peer is None:
-            if request.path != JOIN_PATH:
+            if request.path not in FOR_STRANGERS:
                 raise web.HTTPUnauthorized
         elif refused(peer):
             raise web.HTTPForbidden

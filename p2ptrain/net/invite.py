@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from p2ptrain.core import limits
 from p2ptrain.core.errors import InviteError
-from p2ptrain.core.types import PeerId, SwarmId
+from p2ptrain.core.types import PeerId, SwarmId, short
 from p2ptrain.net.authority import Root
 from p2ptrain.net.certificates import Role, swarm_id
 from p2ptrain.net.identity import Identity, verify
@@ -89,6 +89,11 @@ class Invite(Struct, frozen=True):
     def key(self) -> bytes:
         """The public key by which issuers count and revoke this invite."""
         return _bearer(self.seed, self.swarm).public_key().public_bytes_raw()
+
+    @property
+    def id(self) -> str:
+        """Eight letters by which its maker names it; they tell nothing of the secret in it."""
+        return short(PeerId(self.key))
 
     @property
     def expires_at(self) -> datetime:

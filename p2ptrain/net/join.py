@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 
 from p2ptrain.core import limits
 from p2ptrain.core.errors import Offence, P2PTrainError, RefusedError, RemoteProtocolError, UnreachableError
-from p2ptrain.core.types import PeerId, Seconds
+from p2ptrain.core.types import PeerId, Seconds, SwarmId
 from p2ptrain.net import tls
 from p2ptrain.net.addresses import Address, AddressBook, AddressFilter, plain_host
 from p2ptrain.net.admission import JOIN_REQUEST_BYTES, Admission, JoinRefusedError, Refusal
@@ -72,7 +72,7 @@ class Reception:
     """Answers join requests on an issuer's listener.
 
     Args:
-        admission: decides.
+        admission: decides; None: this node is no issuer, now.
         here: this node.
         manifest: as signed, with the root's signature.
         contacts: gives the signed contacts that a new member is told, likeliest first.
@@ -80,18 +80,23 @@ class Reception:
 
     def __init__(
         self,
-        admission: Admission,
+        admission: Admission | None,
         here: PeerId,
         manifest: bytes,
         manifest_signature: bytes,
         contacts: Callable[[], Sequence[bytes]],
     ) -> None:
-        self._admission = admission
+        self.admission = admission
         self._here = here
         self._manifest = manifest
         self._manifest_signature = manifest_signature
         self._contacts = contacts
         self._rates = Buckets(JOINS_PER_S, JOINS_BURST, NETWORKS_MAX)
+
+    @property
+    def admits(self) -> bool:
+        """Whether this node is an issuer."""
+        return self.admission is not None
 
     def routes(self) -> list[web.RouteDef]:
         """Return what the HTTP server needs."""
@@ -99,10 +104,12 @@ class Reception:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Read a request of exactly the right size, and admit or refuse."""
+        if self.admission is None:
+            raise web.HTTPNotFound
         try:
             if not self._rates.take(_network(request.remote), asyncio.get_running_loop().time()):
                 raise JoinRefusedError(Refusal.BUSY)
-            membership = self._admission.admit(await _read_request(request), self._here)
+            membership = self.admission.admit(await _read_request(request), self._here)
         except JoinRefusedError as error:
             return web.Response(status=403, text=error.refusal)
         contacts = tuple(self._contacts())[: limits.CONTACTS_PER_MESSAGE_MAX]
@@ -129,7 +136,7 @@ async def join(
         try:
             async with asyncio.timeout(ASK_S):
                 answer = await _ask(issuer, doors, invite.request(identity, issuer), allow)
-            return _check(answer, invite, identity.peer, clock)
+            return check_welcome(answer, invite.swarm, identity.peer, clock)
         except RefusedError as error:
             refused = refused or error
         except (OSError, aiohttp.ClientError, P2PTrainError) as error:
@@ -141,6 +148,26 @@ async def join(
         "nobody who could admit this computer answered: " + "; ".join(failures or ["no address is known"]),
         "check the internet connection, or ask for a fresh invite while the inviting computer is on",
     )
+
+
+def check_welcome(answer: bytes, swarm: SwarmId, peer: PeerId, clock: Clock) -> Welcome:
+    """Read an issuer's answer.
+
+    Raises:
+        RemoteProtocolError: it does not make this peer a member of that swarm.
+    """
+    try:
+        welcome = msgspec.msgpack.decode(answer, type=Welcome)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise RemoteProtocolError(Offence.MALFORMED, "its answer cannot be read") from None
+    membership = welcome.membership
+    if check_member(membership.root, membership.chain, clock()).peer != peer:
+        raise RemoteProtocolError(Offence.FOREIGN, "its certificate is for somebody else")
+    if membership.swarm != swarm or not manifest_is_signed(
+        membership.root_key, welcome.manifest_signature, welcome.manifest
+    ):
+        raise RemoteProtocolError(Offence.FOREIGN, "its answer is not of the swarm that is meant")
+    return welcome
 
 
 async def _read_request(request: web.Request) -> bytes:
@@ -185,21 +212,6 @@ def _refusal(word: bytes) -> RefusedError:
         return RefusedError(
             "the issuer refused for a reason that this version does not know", "update p2ptrain"
         )
-
-
-def _check(answer: bytes, invite: Invite, peer: PeerId, clock: Clock) -> Welcome:
-    try:
-        welcome = msgspec.msgpack.decode(answer, type=Welcome)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise RemoteProtocolError(Offence.MALFORMED, "its answer cannot be read") from None
-    membership = welcome.membership
-    if check_member(membership.root, membership.chain, clock()).peer != peer:
-        raise RemoteProtocolError(Offence.FOREIGN, "its certificate is for somebody else")
-    if membership.root_key != invite.root_key or not manifest_is_signed(
-        invite.root_key, welcome.manifest_signature, welcome.manifest
-    ):
-        raise RemoteProtocolError(Offence.FOREIGN, "its answer is not of the invite's swarm")
-    return welcome
 
 
 async def _numeric(door: Door) -> list[str]:

@@ -20,10 +20,12 @@ from p2ptrain.net.identity import Identity
 class PeerContext(ssl.SSLContext):
     """A TLS context that pins peers.
 
-    refused: asked in every handshake.
+    refused: asked in every handshake about who proved its key,
+    distrusted: and about the member that issued its certificate.
     """
 
     refused: Callable[[PeerId], bool]
+    distrusted: Callable[[PeerId], bool]
 
 
 class PeerObject(ssl.SSLObject):
@@ -53,10 +55,13 @@ PeerContext.sslsocket_class = PeerSocket
 
 
 def client_context(
-    identity: Identity, membership: Membership, refused: Callable[[PeerId], bool]
+    identity: Identity,
+    membership: Membership,
+    refused: Callable[[PeerId], bool],
+    distrusted: Callable[[PeerId], bool] = lambda _: False,
 ) -> PeerContext:
     """Make the context for dialling members."""
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, refused)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, refused, distrusted)
     context.verify_mode = ssl.CERT_REQUIRED
     context.check_hostname = True
     _trust(context, membership.root)
@@ -65,11 +70,16 @@ def client_context(
 
 
 def server_context(
-    identity: Identity, membership: Membership, refused: Callable[[PeerId], bool], *, admits: bool
+    identity: Identity,
+    membership: Membership,
+    refused: Callable[[PeerId], bool],
+    distrusted: Callable[[PeerId], bool] = lambda _: False,
+    *,
+    admits: bool,
 ) -> PeerContext:
     """Make the context for being dialled; `admits`: strangers get through too, to ask for admission."""
-    context = _context(ssl.PROTOCOL_TLS_SERVER, refused)
-    context.verify_mode = ssl.CERT_OPTIONAL if admits else ssl.CERT_REQUIRED
+    context = _context(ssl.PROTOCOL_TLS_SERVER, refused, distrusted)
+    let_strangers_in(context, admits)
     context.num_tickets = 0
     _trust(context, membership.root)
     show(context, identity, membership)
@@ -78,7 +88,7 @@ def server_context(
 
 def joining_context() -> PeerContext:
     """Make the context for asking an issuer for admission: no root is known yet, the pin is all."""
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, lambda _: False)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, lambda _: False, lambda _: False)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
@@ -97,7 +107,14 @@ def show(context: PeerContext, identity: Identity, membership: Membership) -> No
         Path(name).unlink()
 
 
-def _context(protocol: int, refused: Callable[[PeerId], bool]) -> PeerContext:
+def let_strangers_in(context: PeerContext, admits: bool) -> None:
+    """Decide for the handshakes to come whether a client needs a certificate."""
+    context.verify_mode = ssl.CERT_OPTIONAL if admits else ssl.CERT_REQUIRED
+
+
+def _context(
+    protocol: int, refused: Callable[[PeerId], bool], distrusted: Callable[[PeerId], bool]
+) -> PeerContext:
     if sys.version_info[:3] < (3, 11, 5):
         raise P2PTrainError(
             f"Python {sys.version.split()[0]} has a hole in its TLS (CVE-2023-40217)",
@@ -105,6 +122,7 @@ def _context(protocol: int, refused: Callable[[PeerId], bool]) -> PeerContext:
         )
     context = PeerContext(protocol)
     context.refused = refused
+    context.distrusted = distrusted
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -125,11 +143,14 @@ def _proved_peer(connection: PeerObject | PeerSocket) -> PeerId | None:
             return None
         raise ssl.SSLCertVerificationError("no certificate")
     try:
-        peer = read_leaf(certificate).peer
+        member = read_leaf(certificate)
     except RemoteProtocolError as error:
         raise ssl.SSLCertVerificationError(error.detail) from None
+    peer = member.peer
     if not connection.server_side and connection.server_hostname != host_name(peer):
         raise ssl.SSLCertVerificationError("another peer answers there")
     if context.refused(peer):
         raise ssl.SSLCertVerificationError("this peer is refused here")
+    if member.issuer is not None and context.distrusted(member.issuer):
+        raise ssl.SSLCertVerificationError("who issued its certificate was revoked")
     return peer

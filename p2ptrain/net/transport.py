@@ -4,10 +4,12 @@ GET  /v1/ws                   messages, both ways
 GET  /v1/blob/{id}            weights, with Range
 GET  /v1/blob/{id}/chunks     the hashes that the id is made of
 POST /v1/join                 on issuers; the only one for strangers
+POST /v1/renew                on issuers: a fresh certificate, see `renewal`
+GET, PUT /v1/state            what the root says of members, see `spreading`
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -20,8 +22,9 @@ from p2ptrain.core import limits
 from p2ptrain.core.errors import LocalProtocolError, Offence, RemoteProtocolError, UnreachableError
 from p2ptrain.core.types import PeerId, Seconds
 from p2ptrain.net import tls
-from p2ptrain.net.addresses import AddressBook, AddressFilter, is_dialable
+from p2ptrain.net.addresses import Address, AddressBook, AddressFilter, is_dialable
 from p2ptrain.net.background import Background
+from p2ptrain.net.bandwidth import Bandwidth
 from p2ptrain.net.blob_server import BlobServer
 from p2ptrain.net.certificates import Membership, host_name
 from p2ptrain.net.dialling import explain, open_session
@@ -80,9 +83,12 @@ class Transport:
         events: is told what happens.
         blobs: folder of blobs to serve, each named by its id; None: none.
         reception: admits strangers; None: this node is no issuer.
+        routes: what members may ask besides.
         refused: says whether a peer was turned away; asked in every handshake and request.
+        distrusted: says whether certificates that a member issued are worth nothing.
         allow: says which addresses may be dialled.
         heartbeat_s: see `HEARTBEAT_S`.
+        bandwidth: bounds on weights in each direction; None: none.
     """
 
     def __init__(
@@ -93,18 +99,23 @@ class Transport:
         *,
         blobs: Path | None = None,
         reception: Reception | None = None,
+        routes: Iterable[web.RouteDef] = (),
         refused: Callable[[PeerId], bool] = lambda _: False,
+        distrusted: Callable[[PeerId], bool] = lambda _: False,
         allow: AddressFilter = is_dialable,
         heartbeat_s: Seconds = HEARTBEAT_S,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
         self.traffic = TrafficBook()
+        self.bandwidth = bandwidth or Bandwidth()
         self._identity = identity
         self._events = events
         self._refused = refused
         self._heartbeat_s = heartbeat_s
         self._book = AddressBook(allow)
-        self._client = tls.client_context(identity, membership, refused)
-        self._server = tls.server_context(identity, membership, refused, admits=reception is not None)
+        self._client = tls.client_context(identity, membership, refused, distrusted)
+        admits = reception is not None and reception.admits
+        self._server = tls.server_context(identity, membership, refused, distrusted, admits=admits)
         self._links: dict[PeerId, Link] = {}
         self._running: set[Link] = set()
         self._dials: dict[PeerId, asyncio.Task[bool]] = {}
@@ -114,9 +125,10 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._listener: Listener | None = None
         self._leaving = False
-        routes = [web.get(WS_PATH, self._accept, allow_head=False)]
+        routes = [*routes, web.get(WS_PATH, self._accept, allow_head=False)]
         if blobs:
-            routes += BlobServer(blobs, partial(self.traffic.add, "blobs_up"), refused).routes()
+            sent = partial(self.traffic.add, "blobs_up")
+            routes += BlobServer(blobs, sent, refused, self.bandwidth.up).routes()
         if reception:
             routes += reception.routes()
         self._runner = make_runner(routes, refused)
@@ -166,6 +178,10 @@ class Transport:
         tls.show(self._client, self._identity, membership)
         tls.show(self._server, self._identity, membership)
 
+    def admit_strangers(self, admits: bool) -> None:
+        """Let strangers ask for admission from now on, or no more."""
+        tls.let_strangers_in(self._server, admits)
+
     # -- peers -----------------------------------------------------------------------------------------
 
     @property
@@ -181,6 +197,12 @@ class Transport:
     def learn(self, peer: PeerId, addresses: Iterable[str]) -> None:
         """Remember where a peer can be reached."""
         self._book.learn(peer, addresses)
+
+    def meet(self, peer: PeerId, addresses: Iterable[Address]) -> None:
+        """Connect to a peer that is said to be nearby; the outcome comes as that of `dial`."""
+        self._book.hint(peer, addresses)
+        if not self._is_up(peer) and not self._leaving and not self._refused(peer):
+            self._background.start(self.dial(peer))
 
     async def dial(self, peer: PeerId, addresses: Iterable[str] = ()) -> bool:
         """Connect, if that is not done already; the outcome also comes as `peer_up` or `peer_down`."""
@@ -210,21 +232,38 @@ class Transport:
     def get(
         self, peer: PeerId, path: str, headers: dict[str, str] | None = None
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Get something from a peer: see `request`."""
+        return self.request("GET", peer, path, headers)
+
+    def request(
+        self,
+        method: str,
+        peer: PeerId,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Ask a peer over HTTP, at the addresses given last to `dial` or `learn`.
 
         Raises:
-            UnreachableError: this node is about to stop.
+            UnreachableError: this node is about to stop, or the peer was turned away.
         """
         if self._leaving or self._session is None:
             raise UnreachableError("this computer leaves")
+        if self._refused(peer):  # a connection may stand since before that
+            raise UnreachableError("this peer is refused here")
         url = f"https://{host_name(peer)}{path}"
-        return self._session.get(url, headers=headers, allow_redirects=False, timeout=GET_TIMEOUT)
+        return self._session.request(
+            method, url, headers=headers, data=data, allow_redirects=False, timeout=GET_TIMEOUT
+        )
 
     # -- connections -----------------------------------------------------------------------------------
 
     async def _dial(self, peer: PeerId) -> bool:
         assert self._session is not None
         try:
+            if self._refused(peer):
+                raise OSError("this peer is refused here")
             async with asyncio.timeout(DIAL_S):
                 socket = await self._session.ws_connect(
                     f"https://{host_name(peer)}{WS_PATH}",

@@ -2,12 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import datetime
 
 from p2ptrain.core import limits
 from p2ptrain.core.errors import RemoteProtocolError
 from p2ptrain.core.types import PeerId
-from p2ptrain.net.certificates import Clock, check_member, wall_clock
+from p2ptrain.net.certificates import Clock, Member, check_member, wall_clock
 from p2ptrain.net.identity import verify
 
 
@@ -18,13 +17,21 @@ class SwarmVerifier:
         root: its certificate, DER.
         refused: says whether the owner or the swarm turned a peer away.
         clock: certificates expire by it.
+        distrusted: says whether certificates that a member issued are worth nothing.
     """
 
-    def __init__(self, root: bytes, refused: Callable[[PeerId], bool], clock: Clock = wall_clock) -> None:
+    def __init__(
+        self,
+        root: bytes,
+        refused: Callable[[PeerId], bool],
+        clock: Clock = wall_clock,
+        distrusted: Callable[[PeerId], bool] = lambda _: False,
+    ) -> None:
         self._root = root
         self._refused = refused
         self._clock = clock
-        self._vouched: OrderedDict[bytes, tuple[PeerId, datetime]] = OrderedDict()
+        self._distrusted = distrusted
+        self._vouched: OrderedDict[bytes, Member] = OrderedDict()
 
     def verify(self, peer: PeerId, signature: bytes, data: bytes) -> bool:
         """Say whether the peer signed the data."""
@@ -36,13 +43,13 @@ class SwarmVerifier:
             return False
         now = self._clock()
         known = self._vouched.get(certificate)
-        if known is None or now >= known[1]:
+        if known is None or now >= known.expires:
             try:
-                member = check_member(self._root, certificate, now)
+                known = check_member(self._root, certificate, now)
             except RemoteProtocolError:
                 return False
-            known = self._vouched[certificate] = (member.peer, member.expires)
+            self._vouched[certificate] = known
             if len(self._vouched) > limits.PEERS_MAX:
                 self._vouched.popitem(last=False)
         self._vouched.move_to_end(certificate)
-        return known[0] == peer
+        return known.peer == peer and not (known.issuer and self._distrusted(known.issuer))

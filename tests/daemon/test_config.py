@@ -1,9 +1,11 @@
 """The owner's settings: strict, explained, and never written by the daemon."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
+from p2ptrain.core.errors import ConfigError
 from p2ptrain.daemon.config import Config, load_config
 from tests.daemon.helpers import Home
 
@@ -77,3 +79,20 @@ def test_an_address_of_another_computer_is_a_sentence(home: Home) -> None:
     said = home.call("start")
     assert said.code == 2
     assert "cannot listen on 192.0.2.1" in said.err
+
+
+@pytest.mark.parametrize("name", ["upload_mbit", "download_mbit"])
+@pytest.mark.parametrize("value", ["-1", "0.5", "nan", "inf", "1e9", '"fast"'])
+def test_a_bound_on_bytes_is_none_or_one_that_works(name: str, value: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[network]\n{name} = {value}")
+    with pytest.raises(ConfigError, match=name):
+        load_config(path)
+
+
+def test_bounds_on_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[network]\nupload_mbit = 4\ndownload_mbit = 12.5")
+    network = load_config(path).network
+    assert (network.upload_mbit, network.download_mbit) == (4.0, 12.5)
+    assert (Config().network.upload_mbit, Config().network.download_mbit) == (0.0, 0.0)

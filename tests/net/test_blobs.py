@@ -19,7 +19,7 @@ from p2ptrain.core.errors import (
     UnreachableError,
 )
 from p2ptrain.core.types import BlobId, Ref
-from p2ptrain.net import blob_fetch, blob_server
+from p2ptrain.net import blob_part, blob_plan, blob_server
 from p2ptrain.net.blob_fetch import fetch, fetch_from_any, forget
 
 MIB = limits.MIB
@@ -103,7 +103,7 @@ async def test_resume_after_cuts_at_random_points(store):
         assert not (store.fetched / blob).exists()
     await store.fetch(blob, size)
     assert (store.fetched / blob).read_bytes() == data
-    assert store.moved <= 1.1 * size + blob_fetch.RANGE_CHUNKS * MIB / 2
+    assert store.moved <= 1.1 * size + blob_plan.RANGE_CHUNKS * MIB / 2
 
 
 async def test_resume_after_the_source_died(store, attacks):
@@ -345,7 +345,7 @@ async def test_who_is_no_member_gets_nothing(store, other_swarm, attacks):
 
 async def test_a_disk_without_room_is_said_before_the_transfer(store, monkeypatch):
     blob, _ = store.put(2 * MIB)
-    monkeypatch.setattr(blob_fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=MIB))
+    monkeypatch.setattr(blob_part.shutil, "disk_usage", lambda _: SimpleNamespace(free=MIB))
     with pytest.raises(P2PTrainError, match="No space left on device"):
         await store.fetch(blob, 2 * MIB)
     assert store.moved == 64

@@ -1,0 +1,158 @@
+"""Invites: invite, invite list, invite revoke."""
+
+import secrets
+import shutil
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from p2ptrain.cli.folders import find_swarm, is_running, tell_daemon
+from p2ptrain.cli.main import home_option
+from p2ptrain.cli.output import json_option, say, table, write_json
+from p2ptrain.cli.quantities import DURATION
+
+if TYPE_CHECKING:
+    from p2ptrain.daemon.home import Home
+    from p2ptrain.daemon.swarms import SwarmFolder
+    from p2ptrain.net.invite import Invite
+
+HELP = ("-h", "--help")
+
+
+class MakesByDefault(click.Group):
+    """A group whose first command need not be named: `p2ptrain invite friends` makes one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the command's name where it was left out."""
+        if not args or (args[0] not in self.commands and args[0] not in HELP):
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=MakesByDefault,
+    epilog="\b\nExamples:\n  p2ptrain invite\n  p2ptrain invite --expires 2d --uses 5 --qr\n"
+    "  p2ptrain invite list\n\nWithout a command: `make`; see `p2ptrain invite make --help`.",
+)
+def invite() -> None:
+    """Make an invite for others; list or withdraw those that were made."""
+
+
+@invite.command(
+    epilog="\b\nExamples:\n  p2ptrain invite\n  p2ptrain invite --expires 2d --uses 5\n"
+    "  p2ptrain invite make friends --qr"
+)
+@click.argument("name", required=False)
+@click.option("--expires", type=DURATION, default="7d", show_default=True, help="How long it admits.")
+@click.option("--uses", type=click.IntRange(1, 65535), default=20, show_default=True, help="Computers.")
+@click.option(
+    "--role",
+    type=click.Choice(["member", "issuer"]),
+    default="member",
+    show_default=True,
+    help="What they may do; an issuer admits others too.",
+)
+@click.option("--qr", is_flag=True, help="Draw it as a QR code too.")
+@json_option
+@home_option
+@click.pass_obj
+def make(
+    home: str | None,
+    name: str | None,
+    expires: float,
+    uses: int,
+    role: str,
+    qr: bool,
+    json_file: str | None,
+) -> None:
+    """Make an invite for the swarm NAME, or for the one joined last."""
+    from p2ptrain.daemon.addresses import is_only_here
+    from p2ptrain.daemon.home import find_home
+
+    place = find_home(home)
+    made, addresses = _make(place, find_swarm(home, name), timedelta(seconds=expires), uses, role)
+    until = made.expires_at
+    if json_file is not None:
+        answer = {"invite": made.encode(), "expires": f"{until:%Y-%m-%dT%H:%M:%SZ}", "uses": uses}
+        write_json({**answer, "addresses": list(addresses), "id": made.id}, json_file)
+        return
+    click.echo(made.encode())
+    if qr:
+        _show_qr(made.encode())
+    say(f"admits {uses} computer(s) until {until:%Y-%m-%d %H:%M} UTC; they run: p2ptrain join INVITE --start")
+    if is_only_here(addresses):
+        say("this computer has no network: the invite works on this computer only")
+    if not is_running(place):
+        say("nobody can join while p2ptrain is not running here: `p2ptrain start`")
+
+
+def _make(
+    place: "Home", folder: "SwarmFolder", life: timedelta, uses: int, role: str
+) -> "tuple[Invite, tuple[str, ...]]":
+    from p2ptrain.core.limits import ADDRESSES_MAX
+    from p2ptrain.daemon.addresses import own_addresses
+    from p2ptrain.daemon.config import load_config
+    from p2ptrain.daemon.invites import DELEGATE_DOORS, Invites, delegate_doors
+    from p2ptrain.net.addresses import parse_address
+    from p2ptrain.net.certificates import Role, wall_clock
+    from p2ptrain.net.identity import Identity
+    from p2ptrain.net.invite import SEED_BYTES, Door, create_invite
+
+    root = folder.need_root("ask whoever did for an invite")
+    config = load_config(place.config).network
+    peer = Identity.load(place.identity).peer
+    addresses = own_addresses(config.listen, config.port or folder.record().port)
+    doors = [Door(*parse_address(text), peer) for text in addresses]
+    doors = [*doors[: ADDRESSES_MAX - DELEGATE_DOORS], *delegate_doors(folder)][:ADDRESSES_MAX]
+    now = wall_clock()
+    seed = secrets.token_bytes(SEED_BYTES)
+    made = create_invite(root, seed, now + life, uses, Role(role), tuple(doors))
+    Invites(folder).remember(made, now)
+    return made, addresses
+
+
+def _show_qr(text: str) -> None:
+    from p2ptrain.cli.qr import draw_qr, width
+
+    drawn = draw_qr(text.upper())
+    click.echo(drawn, color=True)
+    if shutil.get_terminal_size().columns < width(drawn):
+        say(f"make the window {width(drawn)} letters wide, or the code cannot be read")
+
+
+@invite.command("list", epilog="\b\nExample:\n  p2ptrain invite list --json")
+@click.argument("name", required=False)
+@json_option
+@home_option
+@click.pass_obj
+def list_(home: str | None, name: str | None, json_file: str | None) -> None:
+    """List the invites made here for the swarm NAME, or for the one joined last."""
+    from p2ptrain.daemon.invites import Invites
+    from p2ptrain.net.certificates import wall_clock
+
+    invites = Invites(find_swarm(home, name)).listed(wall_clock())
+    if json_file is not None:
+        write_json({"invites": invites}, json_file)
+        return
+    if not invites:
+        say("none; `p2ptrain invite` makes one")
+        return
+    rows = [["ID", "STATE", "USED", "LEFT", "EXPIRES"]]
+    rows += [[i.id, i.state, f"{i.used} of {i.uses}", str(i.left), i.expires] for i in invites]
+    click.echo(table(rows, right="  rr"))
+
+
+@invite.command(epilog="\b\nExample:\n  p2ptrain invite revoke k3f7q2xw")
+@click.argument("id_", metavar="ID")
+@click.option("--swarm", "name", metavar="NAME", help="Of which swarm.  [default: the one joined last]")
+@home_option
+@click.pass_obj
+def revoke(home: str | None, id_: str, name: str | None) -> None:
+    """Withdraw the invite ID, which may also be its whole text; whom it admitted stays."""
+    from p2ptrain.daemon.home import find_home
+    from p2ptrain.daemon.invites import Invites
+
+    folder = find_swarm(home, name)
+    say(f"the invite {Invites(folder).revoke(id_)} admits nobody any more")
+    tell_daemon(find_home(home), folder)
