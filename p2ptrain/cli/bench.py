@@ -15,7 +15,7 @@ def bench() -> None:
     """Measure this computer."""
 
 
-@bench.command(epilog="\b\nExample:\n  p2ptrain bench transfer --json transfer.json")
+@bench.command(epilog="\b\nExample:\n  p2ptrain bench transfer --size 10 --rounds 1")
 @click.option("--size", type=click.IntRange(1, 4096), default=100, show_default=True, help="MB a transfer.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Counted rounds.")
 @json_option
