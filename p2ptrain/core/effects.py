@@ -65,8 +65,9 @@ class Hangup(Effect, frozen=True):
 
 
 class Fetch(Effect, frozen=True):
-    """Bring a blob here, trying `sources` in order; answered by `Fetched` or `FetchFailed`.
+    """Bring a blob here, from several sources at once; answered by `Fetched` or `FetchFailed`.
 
+    sources: who offered it first, then others that hold it. timeout_s: for all of it.
     Whoever carries it out checks hash, size, shapes and finiteness before it answers `Fetched`.
     """
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from p2ptrain.core import limits
 from p2ptrain.core.blobs import Blobs
 from p2ptrain.core.conduct import Conduct
 from p2ptrain.core.effects import Effect, Fetch
@@ -123,13 +124,15 @@ class Context:
     def fetch(self, author: PeerId, offer: Offer) -> Fetch:
         """Build the effect that brings offered weights here, from the author or any other holder.
 
-        The time allowed is that of a slow home line (guess: 1 Mbit/s), at least 10 s.
+        The time allowed is that of a slow home line (guess: 1 Mbit/s) which all fetches share, at least 10 s.
         """
         known = self._blobs.holders(offer.blob)
         holders = [peer for peer in known if self.membership.reachable(peer, self.now)]
         self.rng.shuffle(holders)
         sources = tuple(dict.fromkeys([author, *holders])) if author != self.me else tuple(holders)
-        return Fetch(offer.blob, offer.size_bytes, sources, max(10.0, offer.size_bytes * 8 / 1e6))
+        return Fetch(
+            offer.blob, offer.size_bytes, sources, max(10.0, limits.FETCHES_MAX * offer.size_bytes * 8 / 1e6)
+        )
 
 
 class Strategy(Protocol):

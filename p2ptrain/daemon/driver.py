@@ -227,8 +227,9 @@ class Driver:
             self.feed(inputs.FetchFailed(effect.blob, refusal))
         elif refusal:
             file.unlink(missing_ok=True)
-            self.offended(source, Offence.BAD_WEIGHTS, refusal)
-            self.feed(inputs.FetchFailed(effect.blob, refusal, source))
+            author = effect.sources[0]  # whoever passed them on could not know
+            self.offended(author, Offence.BAD_WEIGHTS, refusal)
+            self.feed(inputs.FetchFailed(effect.blob, refusal, author))
         else:
             self.feed(inputs.Fetched(effect.blob, source))
 

@@ -227,16 +227,17 @@ class Host:
             failed = inputs.FetchFailed(effect.blob, "nobody gave it")
             world.after(min(duration, effect.timeout_s), self._later, self.boot, failed)
         else:
-            world.after(duration, self._on_arrived, self.boot, effect.blob, source)
+            world.after(duration, self._on_arrived, self.boot, effect, source)
 
-    def _on_arrived(self, boot: int, blob: BlobId, source: PeerId) -> None:
+    def _on_arrived(self, boot: int, effect: Fetch, source: PeerId) -> None:
         if not self.alive or boot != self.boot:
             return
         self.downloads += 1
+        blob, author = effect.blob, effect.sources[0]
         refusal = self.learner.accept(blob, self.world.hosts[source].learner)
         if refusal:
-            self.feed(inputs.Offended(source, Offence.BAD_WEIGHTS, refusal))
-            self.feed(inputs.FetchFailed(blob, refusal, source))
+            self.feed(inputs.Offended(author, Offence.BAD_WEIGHTS, refusal))
+            self.feed(inputs.FetchFailed(blob, refusal, author))
             return
         self.blobs[blob] = None
         self.feed(inputs.Fetched(blob, source))
