@@ -49,10 +49,10 @@ def test_holders_that_cannot_be_reached_are_not_asked() -> None:
     assert fetched(table).sources == (peer(ANNA),)
 
 
-def test_the_time_allowed_is_that_of_a_slow_line() -> None:
+def test_the_time_allowed_is_that_of_a_slow_line_which_two_fetches_share() -> None:
     table = Table(asking(size_bytes=100_000_000))
     table.feed(READY)
-    assert fetched(table).timeout_s == 800.0
+    assert fetched(table).timeout_s == 1600.0
     table = Table(asking(size_bytes=1))
     table.feed(READY)
     assert fetched(table).timeout_s == 10.0
