@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from p2ptrain.sim.scenario import Scenario, Summary
 
 TOY_FOR = "60s"
-TOY_STEP_S = 0.5
-"""Virtual seconds of a step: a network worth sharing on a home PC (guess)."""
-
+TOY_STEP_S = 0.2
 TASK_STEP_S = 0.1
 """Virtual seconds of a step: an old laptop."""
 

@@ -258,24 +258,15 @@ class _Bringing:
         headers = {"Range": f"bytes={span.start}-{span.stop - 1}"}
         async with self._transport.get(work.source, f"/v1/blob/{self._blob}", headers) as answer:
             _check_answer(answer, 206, len(span), work.source)
-            index, keeping = work.next, asyncio.create_task(asyncio.sleep(0))
-            try:
-                while index < work.stop:
-                    chunk = await self._read_chunk(answer, work, index)
-                    await keeping
-                    keeping = asyncio.create_task(self._keep(work, index, chunk))  # while the next arrives
-                    index += 1
-            finally:
-                await keeping
+            while work.next < work.stop:
+                chunk = await self._read_chunk(answer, work)
+                await asyncio.to_thread(self._partial.write, work.next, chunk)
+                work.keep()
+                self._given[work.source] += 1
+                self._given_lately[work.source] += 1
 
-    async def _keep(self, work: Work, index: int, chunk: bytearray) -> None:
-        await asyncio.to_thread(self._partial.write, index, chunk)
-        work.keep()
-        self._given[work.source] += 1
-        self._given_lately[work.source] += 1
-
-    async def _read_chunk(self, answer: aiohttp.ClientResponse, work: Work, index: int) -> bytearray:
-        length = len(self._partial.span(range(index, index + 1)))
+    async def _read_chunk(self, answer: aiohttp.ClientResponse, work: Work) -> bytearray:
+        length = len(self._partial.span(range(work.next, work.next + 1)))
         chunk = bytearray()
         while len(chunk) < length:
             piece = await answer.content.read(length - len(chunk))

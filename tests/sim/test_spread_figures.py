@@ -81,9 +81,9 @@ def test_lost_messages_only_delay(loss: float, peers: int, most: float) -> None:
     assert periods_until_all_know(peers, range(20), Faults(loss=loss)) <= most
 
 
-@pytest.mark.parametrize(("peers", "seeds"), [(16, 160), (64, 40)])
+@pytest.mark.parametrize(("peers", "seeds"), [(16, 1000), (64, 40)])
 def test_speaking_more_often_after_silence_helps_when_most_is_lost(peers: int, seeds: int) -> None:
-    """60 % loss: 15 % sooner over 1,500 seeds of 16 peers, 19 % over 60 of 64; here 3 % scatter."""
+    """60 % loss: measured 14 and 19 % sooner; fewer seeds of 16 peers scatter too much."""
     storm = Faults(loss=0.6)
     adaptive = periods_until_all_know(peers, range(seeds), storm)
-    assert adaptive <= 0.92 * periods_until_all_know(peers, range(seeds), storm, adaptive=False)
+    assert adaptive <= 0.88 * periods_until_all_know(peers, range(seeds), storm, adaptive=False)
