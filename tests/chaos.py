@@ -5,6 +5,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from p2ptrain.core import inputs
 from p2ptrain.core.effects import Effect, Evaluate, Fetch, Fresh, Publish, SetTimer, Sign, Train
 from p2ptrain.core.errors import Offence
@@ -40,7 +42,7 @@ class Chaos:
     """Draws inputs, half of them answers to what the node asked for, late and out of order.
 
     Args:
-        wild: the own trainer answers twice, and says what nobody asked for.
+        wild: the own trainer answers twice, and says what nobody asked for; somebody else has the own key.
     """
 
     def __init__(self, rules: Rules, seed: int, *, wild: bool) -> None:
@@ -52,6 +54,7 @@ class Chaos:
         self._stranger = Author(STRANGER, private=rules.messages)
         self._me = Author(ME, private=rules.messages)
         self._due: list[Input] = []
+        self._mine: list[BlobId] = []
         self._makers: list[Callable[[], Input]] = [
             self._news,
             self._news,
@@ -104,7 +107,8 @@ class Chaos:
             case Evaluate():
                 return self._evaluated(effect.tag, len(effect.refs))
             case Publish():
-                return inputs.Published(effect.tag, self._blob(), 64)
+                self._mine.append(self._blob())
+                return inputs.Published(effect.tag, self._mine[-1], 64)
             case Train():
                 step = rng.choice(NATURALS)
                 return inputs.Trained(step, step, rng.choice(OWN_NUMBERS), 1.0)
@@ -147,11 +151,19 @@ class Chaos:
         step = rng.choice(NATURALS)
         return Report(step, step, rng.choice(NUMBERS), rng.random(), found, rng.random() < 0.1)
 
+    def _echo(self) -> Report:
+        """What the node said once: of weights that it wrote itself, unless somebody has its key."""
+        report = self._report()
+        if report.offer is None or self._wild:
+            return report
+        offer = replace(report.offer, blob=self.rng.choice(self._mine)) if self._mine else None
+        return replace(report, offer=offer)
+
     def _news(self) -> Input:
         rng = self.rng
         said = [self._author().says(self._report()).raw for _ in range(rng.randrange(9))]
         if rng.random() < 0.1:
-            said = [*said[:7], self._me.says(self._report()).raw]
+            said = [*said[:7], self._me.says(self._echo()).raw]
         held = tuple(rng.random() < 0.5 for _ in range(rng.randrange(9)))
         return self._author().sends(News(tuple(said), held, rng.random() < 0.5, rng.randrange(17)))
 

@@ -73,9 +73,9 @@ class Author:
         assert opened is not None
         return inputs.Received(self.peer, opened)
 
-    def contact(self, *addresses: str, name: str = "") -> Verified[Any]:
+    def contact(self, *addresses: str, name: str = "", trains: bool = True) -> Verified[Any]:
         """Introduce oneself."""
-        return self.says(Contact(b"member", addresses, name))
+        return self.says(Contact(b"member", addresses, name, trains=trains))
 
 
 class NoConfig(Struct, frozen=True, forbid_unknown_fields=True):

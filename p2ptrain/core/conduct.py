@@ -46,6 +46,8 @@ class Record(Struct, frozen=True):
 class Conduct:
     """Strikes and bans by peer."""
 
+    __slots__ = ("_records",)
+
     def __init__(self) -> None:
         self._records: dict[PeerId, Record] = {}
 

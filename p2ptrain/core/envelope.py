@@ -16,7 +16,7 @@ from msgspec import Struct
 from p2ptrain.core import limits
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.errors import Offence, RemoteProtocolError
-from p2ptrain.core.messages import CARRIES, Contact, Message
+from p2ptrain.core.messages import CARRIES, STATEMENTS, Contact, Message
 from p2ptrain.core.types import PeerId, SwarmId
 
 VERSION = 1
@@ -126,24 +126,24 @@ class Opener:
         Raises:
             RemoteProtocolError: see `receive`.
         """
-        if verified.sender != via:
+        sender, boot, sequence, message = verified.sender, verified.boot, verified.sequence, verified.message
+        if sender != via:
             raise RemoteProtocolError(Offence.FORGED, "sent in another peer's name")
-        if type(verified.message) in CARRIES.values():
+        if type(message) in STATEMENTS:
             raise RemoteProtocolError(Offence.MALFORMED, "a statement outside of any message")
-        if not self._replays.fresh(via, verified.boot, verified.sequence):
-            raise RemoteProtocolError(Offence.REPLAYED, f"{verified.boot}/{verified.sequence}")
-        kind = CARRIES.get(type(verified.message))
+        if not self._replays.fresh(via, boot, sequence):
+            raise RemoteProtocolError(Offence.REPLAYED, f"{boot}/{sequence}")
+        kind = CARRIES.get(type(message))
         if kind is None:
             return verified
-        carried = []
-        for inner in getattr(verified.message, "carried", ()):
-            statement = self._opened.get(inner)
+        carried, known = [], self._opened.get
+        for inner in getattr(message, "carried", ()):
+            statement = known(inner)
             if statement is None or type(statement.message) is not kind:
                 statement = self._open_carried(inner, kind)
             if statement is not None:
                 carried.append(statement)
-        sender, boot, sequence = verified.sender, verified.boot, verified.sequence
-        return Verified(sender, boot, sequence, verified.message, verified.raw, tuple(carried))
+        return Verified(sender, boot, sequence, message, verified.raw, tuple(carried))
 
     def open_statement(self, raw: bytes) -> Verified[Message]:
         """Open a statement that somebody passed on. Repeats are recognised without checking again."""
@@ -151,7 +151,7 @@ class Opener:
         if known is not None:
             return known
         verified = self._open(raw)
-        if verified is None or type(verified.message) not in CARRIES.values():
+        if verified is None or type(verified.message) not in STATEMENTS:
             raise RemoteProtocolError(Offence.MALFORMED, "carries something that is no statement")
         if isinstance(verified.message, Contact) and not self._verifier.vouch(
             verified.sender, verified.message.certificate
@@ -233,7 +233,7 @@ class ReplayGuard:
                 return False
             seen |= bit
         self._windows[peer] = (boot, top, seen)
-        if len(self._windows) > limits.SENDERS_MAX:
+        if known_boot < 0 and len(self._windows) > limits.SENDERS_MAX:
             del self._windows[next(iter(self._windows))]
         return True
 

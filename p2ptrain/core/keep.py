@@ -15,6 +15,11 @@ class Keep:
     offer: the best so far; None before the first.
     """
 
+    __slots__ = (
+        "_writing",
+        "offer",
+    )
+
     def __init__(self, offer: Offer | None = None) -> None:
         self.offer = offer
         self._writing: list[tuple[float, float]] = []

@@ -53,24 +53,21 @@ class Ledger:
         known = self._entries.get(report.sender)
         if known is not None:
             old = known.report
+            if old is report:
+                return False
             # An author may sign two reports under one number: everyone must keep the same one.
             if (report.boot, report.sequence, report.raw) <= (old.boot, old.sequence, old.raw):
                 return False
+            self._turn.pop(report.sender, None)
         self._entries[report.sender] = Entry(report, now)
-        self._turn.pop(report.sender, None)
         self._turn[report.sender] = None
         if report.message.offer is not None and (place := rank(report)) < self.best_rank:
             self._best, self.best_rank = report, place
         elif known is not None and self._best is known.report:
             self._find_best()
-        if len(self._entries) > limits.REPORTS_MAX:
+        if known is None and len(self._entries) > limits.REPORTS_MAX:
             self._shrink(report.sender)
         return True
-
-    def knows(self, report: Stated) -> bool:
-        """Say whether this very report is the one that is known of its author."""
-        entry = self._entries.get(report.sender)
-        return entry is not None and entry.report is report
 
     def forget(self, peer: PeerId) -> None:
         """Drop a peer's report, for instance because it was false."""
@@ -100,11 +97,12 @@ class Ledger:
 
     def ranked(self, now: Seconds, fresh_s: Seconds, without: PeerId) -> list[tuple[Stated, Offer]]:
         """Reports not older than `fresh_s` that offer weights, best first, without one author."""
+        oldest = now - fresh_s
         found = [
-            (entry.report, entry.report.message.offer)
+            (entry.report, offer)
             for entry in self._entries.values()
-            if entry.report.message.offer is not None
-            and now - entry.seen <= fresh_s
+            if entry.seen >= oldest
+            and (offer := entry.report.message.offer) is not None
             and entry.report.sender != without
         ]
         return sorted(found, key=lambda pair: rank(pair[0]))

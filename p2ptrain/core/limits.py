@@ -25,11 +25,26 @@ CONTACTS_PER_MESSAGE_MAX = 24
 MESH_PEERS_MAX = 9
 """Up to here everyone is connected with everyone (research: net 4.3)."""
 
+TAGS_MAX = 3 * KIB
+"""Tags that one message states: 24 KiB, more than a fifth of the largest directory."""
+
+WANTED_MAX = 480
+"""Records asked for at once: twenty messages, about half a MiB."""
+
+IDS_PER_MESSAGE_MAX = 512
+"""Ids of contacts that one message names: what the largest swarm renews in 15 s."""
+
+IDS_MAX = 32_768
+"""Ids of contacts seen in the last 10 min: in the largest swarm 20,000 (research: net 4.3)."""
+
+MISSING_MAX = 4096
+"""Ids announced here of contacts that did not come yet."""
+
 REPORTS_MAX = 128
 """Reports that a node keeps; the best and the freshest stay."""
 
-REPORTS_PER_NEWS_MAX = 8
-"""Signed reports that one message may carry."""
+REPORTS_PER_NEWS_MAX = 16
+"""Signed reports that one message may carry: those of a whole small swarm."""
 
 ABSOLUTE_NUMBER_MAX = 1e30
 """No loss, coefficient or rate outside this range is believed."""

@@ -18,6 +18,11 @@ TAG = "join"
 class Newcomer:
     """Whether this peer may still take another's weights over, and which it is looking at."""
 
+    __slots__ = (
+        "_offer",
+        "may_join",
+    )
+
     def __init__(self) -> None:
         self.may_join = False
         self._offer: Offer | None = None

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from p2ptrain.core import inputs, limits, membership, spread
 from p2ptrain.core.blobs import Blobs
 from p2ptrain.core.conduct import Conduct
+from p2ptrain.core.directory import Introduced
 from p2ptrain.core.effects import (
     Accuse,
     Checkpoint,
@@ -32,10 +33,10 @@ from p2ptrain.core.envelope import Verified
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.inputs import Input
 from p2ptrain.core.ledger import WORST, Ledger, Stated
-from p2ptrain.core.lifecycle import State, Turn, follow
+from p2ptrain.core.lifecycle import State, Turn, follow, usual_reason
 from p2ptrain.core.manifest import Manifest
-from p2ptrain.core.membership import Introduced, Members, Membership
-from p2ptrain.core.messages import Contact, Contacts, Leave, News, Report
+from p2ptrain.core.membership import Members, Membership
+from p2ptrain.core.messages import Contact, Leave, News, Report
 from p2ptrain.core.spread import Spread, SpreadConfig
 from p2ptrain.core.strategy import Context, Event, Learned, Rules, Strategy, Told
 from p2ptrain.core.types import OWN, PeerId, Seconds
@@ -149,8 +150,11 @@ class Node:
         now = self._context.now
         self._blobs.held.update(dict.fromkeys(event.held))
         effects = self._membership.start(event.contacts, now)
-        if self._setup.contact is not None:
-            effects.append(Sign(self._setup.contact))
+        contact = self._setup.contact
+        if contact is not None:
+            effects.append(Sign(contact))
+            if not contact.trains:
+                self._turn(Turn.SERVE)
         return [*effects, *self._spread.start(now)]
 
     def _on_received(self, event: inputs.Received) -> list[Effect]:
@@ -163,8 +167,9 @@ class Node:
         self._membership.on_heard(via)
         if isinstance(message, News):
             return self._on_news(via, cast("Verified[News]", event.message))
-        if isinstance(message, Contacts):
-            return self._membership.on_contacts(cast("Verified[Contacts]", event.message), now)
+        if type(message) in membership.HANDLERS:
+            return self._membership.on_message(via, event.message, now)
+        self._membership.on_used(via, now)
         if self._state is State.PAUSED:
             return []  # the owner wants the computer for other things; peers know, and ask others
         return self._to_strategy(Told(via, message))
@@ -184,7 +189,7 @@ class Node:
 
     def _on_signed(self, event: inputs.Signed) -> list[Effect]:
         if isinstance(event.message.message, Contact):
-            return self._membership.on_own_contact(cast("Introduced", event.message))
+            return self._membership.on_own_contact(cast("Introduced", event.message), self._context.now)
         stated = cast("Stated", event.message)
         before = self._ledger.best_rank
         self._ledger.learn(stated, self._context.now)
@@ -196,7 +201,7 @@ class Node:
 
     def _announce(self) -> list[Effect]:
         """Tell some peers at once that this node has done its steps, finished, paused or goes on."""
-        partners = self._membership.partners(self._context.now)
+        partners = self._membership.neighbours or self._membership.partners(self._context.now)
         some = self._rng.sample(partners, min(len(partners), limits.MESH_PEERS_MAX - 1))
         return self._spread.announce(self._context.now, some, self._blobs.held)
 
@@ -277,13 +282,15 @@ class Node:
         now = self._context.now
         if event.key == spread.TIMER:
             return self._spread.on_timer(now, self._blobs.held)
-        if event.key == membership.TIMER:
-            return self._membership.on_timer(now)
+        if event.key in membership.TIMERS:
+            return self._membership.on_timer(event.key, now)
         if event.key == CHECKPOINT_TIMER:
             return self._checkpoint_in_time()
         return self._to_strategy(inputs.TimerFired(event.key.removeprefix(STRATEGY_TIMER)))
 
     def _on_paused(self, event: inputs.Paused) -> list[Effect]:
+        if self._state is State.SERVING:
+            return []
         self._turn(Turn.PAUSE, event.reason, event.until)
         return [Note("paused", {"reason": event.reason}), Halt(), *self._checkpoint(), *self._tell_again()]
 
@@ -298,7 +305,7 @@ class Node:
     def _on_leaving(self, _: inputs.Leaving) -> list[Effect]:
         goodbyes: list[Effect] = [
             Send(peer, Leave("stopped by its owner"))
-            for peer in self._membership.partners(self._context.now)[: limits.MESH_PEERS_MAX]
+            for peer in self._membership.audience(self._context.now)[: limits.MESH_PEERS_MAX]
         ]
         checkpoint = self._checkpoint()
         self._turn(Turn.LEAVE, "stopped")
@@ -322,14 +329,8 @@ class Node:
             self._state, self._reason, self._until = after, reason, until
 
     def _reason_now(self, now: Seconds) -> str:
-        if self._reason:
-            return self._reason
-        if self._state is State.STARTING:
-            return "loading the task and the last checkpoint"
-        partners = len(self._membership.partners(now))
-        if partners == 0:
-            return "alone: no other peer is connected; `p2ptrain invite` lets others in"
-        return f"with {partners} other peer{'s' if partners > 1 else ''}"
+        others, partners = self._membership.others(now), self._membership.partners(now)
+        return self._reason or usual_reason(self._state, len(others), len(partners))
 
     # -- the strategy ------------------------------------------------------------------------------
 

@@ -40,6 +40,13 @@ class Turns:
     due: so many turns are to come, this one included.
     """
 
+    __slots__ = (
+        "_failures",
+        "_met",
+        "due",
+        "now",
+    )
+
     def __init__(self) -> None:
         self.now = self.due = 0
         self._failures = 0

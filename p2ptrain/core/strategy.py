@@ -91,11 +91,13 @@ class Context:
         self._blobs = blobs
 
     def partners(self) -> list[PeerId]:
-        """Members that can be reached now and are not paused, without this node, sorted."""
-        return [peer for peer in self.membership.members if self.is_partner(peer)]
+        """Members that train, can be reached now and are not paused, without this node, sorted."""
+        return [peer for peer in self.membership.trainers if self.is_partner(peer)]
 
     def is_partner(self, peer: PeerId) -> bool:
-        """Say whether a peer is another member that can be reached now and is not paused."""
+        """Say whether a peer is another member that trains, can be reached now and is not paused."""
+        if not self.membership.trains(peer):
+            return False
         entry = self.ledger.of(peer)
         paused = entry is not None and entry.report.message.paused
         return peer != self.me and not paused and self.membership.reachable(peer, self.now)

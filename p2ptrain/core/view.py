@@ -25,6 +25,7 @@ class PeerView(Struct, frozen=True):
     finished: bool = False
     age_s: float | None = None
     strikes: int = 0
+    trains: bool = True
 
 
 class NodeView(Struct, frozen=True):
@@ -61,6 +62,7 @@ def view_peer(
         connected=membership.connected(peer),
         trouble=clean(membership.trouble(peer) or (record.last if record.strikes else ""), 200),
         strikes=record.strikes,
+        trains=membership.trains(peer),
     )
     if entry is None:
         return base
@@ -79,4 +81,5 @@ def view_peer(
         finished=report.finished,
         age_s=max(0.0, now - entry.seen),
         strikes=record.strikes,
+        trains=base.trains,
     )

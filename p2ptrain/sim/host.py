@@ -41,6 +41,37 @@ START_S = 0.0
 class Host:
     """A computer that may crash and come back."""
 
+    __slots__ = (
+        "_contacts",
+        "_feeding",
+        "_inbox",
+        "_members",
+        "_offset",
+        "_opener",
+        "_sealer",
+        "_step_s",
+        "_timers",
+        "_trainer",
+        "alive",
+        "blobs",
+        "boot",
+        "bytes_received",
+        "bytes_sent",
+        "downloads",
+        "effects",
+        "frames_received",
+        "learner",
+        "lies",
+        "messages_sent",
+        "node",
+        "note_counts",
+        "notes",
+        "number",
+        "peer",
+        "setup",
+        "world",
+    )
+
     def __init__(
         self, world: "World", number: int, setup: Setup, members: Members, learner: Learner, step_s: Seconds
     ) -> None:
@@ -100,6 +131,7 @@ class Host:
     def crash(self) -> None:
         """Lose everything that is not on disk."""
         self.alive = False
+        self.world.on_crash(self)
 
     # -- inputs ------------------------------------------------------------------------------------
 
@@ -190,8 +222,8 @@ class Host:
     def _remember(self, effect: Remember) -> None:
         self._contacts[effect.peer] = self._opener.open_statement(effect.raw)
 
-    def _hang_up(self, _: Hangup) -> None:
-        """The node itself stops listening; there is no line to cut."""
+    def _hang_up(self, effect: Hangup) -> None:
+        self.world.hang_up(self, effect.peer)
 
     def learn(self, effect: Effect) -> None:
         """Hand an effect to the trainer."""
@@ -211,14 +243,11 @@ class Host:
 
     def connect(self, peer: PeerId) -> None:
         """Try to reach another host; both learn of it."""
-        world = self.world
-        if not world.reaches(self.peer, peer):
-            world.after(1.0, self._later, self.boot, inputs.PeerDown(peer, "no answer"))
-            return
-        other = world.hosts[peer]
-        delay = world.latency(0)
-        world.after(delay, self._later, self.boot, inputs.PeerUp(peer))
-        world.after(delay, other._later, other.boot, inputs.PeerUp(self.peer))
+        self.world.connect(self, peer)
+
+    def feed_later(self, delay: Seconds, event: Input) -> None:
+        """Hand an input to the node after a while, unless the computer starts anew before."""
+        self.world.after(delay, self._later, self.boot, event)
 
     def _fetch(self, effect: Fetch) -> None:
         world = self.world

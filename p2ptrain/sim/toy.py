@@ -7,10 +7,12 @@ networks trained on parts of the data.
 """
 
 import hashlib
-import itertools
 import math
 import struct
+from collections.abc import Iterable
+from itertools import cycle, repeat
 from math import remainder
+from operator import add, mul, sub
 from random import Random
 
 from p2ptrain.core.effects import (
@@ -51,6 +53,8 @@ SAVING_S = 0.5
 """A checkpoint of some 100 MB on a home disk (guess)."""
 
 _PACK = struct.Struct(f">{SIZE}d")
+_WIDTHS = (WIDTH,) * SIZE
+_ORIGIN = (0.0,) * SIZE
 
 Vector = tuple[float, ...]
 ToyBlobs = dict[BlobId, Vector]
@@ -60,8 +64,8 @@ def toy_loss(vector: Vector) -> float:
     """Return the loss of a point; NaN for a point that is not finite."""
     if not math.isfinite(sum(vector)):
         return math.nan
-    rests = [remainder(x, WIDTH) for x in vector]
-    bottoms = sum([abs(x - rest) for x, rest in zip(vector, rests, strict=True)])
+    rests = tuple(map(remainder, vector, _WIDTHS))
+    bottoms: float = sum(map(abs, map(sub, vector, rests)))
     return (DEPTH / WIDTH * bottoms + math.hypot(*rests) ** 2) / SIZE
 
 
@@ -146,7 +150,7 @@ class ToyLearner:
             return vector
         factor, shift = CHANGES[self.poison]
         step = shift * math.hypot(*vector) / math.sqrt(SIZE)
-        moves = itertools.cycle((step, -step))
+        moves = cycle((step, -step))
         return tuple(factor * x + move for x, move in zip(vector, moves, strict=False))
 
     def _find(self, ref: Ref) -> Vector | None:
@@ -164,12 +168,15 @@ class ToyLearner:
         """Return the point after so many steps: nearer to the bias, and in the same basin."""
         stay = (1 - RATE * min(self._lr_scale, 10.0)) ** steps
         noise = NOISE * math.sqrt(1 - stay * stay)
-        random, moved = self._rng.random, []
-        for x, bias in zip(self._own, self._bias, strict=True):
-            rest = remainder(x, WIDTH)
-            after = bias + (rest - bias) * stay + noise * (2 * random() - 1)
-            moved.append(x - rest + (after if -EDGE < after < EDGE else math.copysign(EDGE, after)))
-        return tuple(moved)
+        random = self._rng.random
+        rests = tuple(map(remainder, self._own, _WIDTHS))
+        after = [
+            bias + (rest - bias) * stay + noise * (2 * random() - 1)
+            for rest, bias in zip(rests, self._bias, strict=True)
+        ]
+        if not -EDGE < min(after) <= max(after) < EDGE:
+            after = [min(max(rest, -EDGE), EDGE) for rest in after]
+        return tuple(map(add, map(sub, self._own, rests), after))
 
     def _evaluate(self, effect: Evaluate) -> Input:
         vectors = [self._find(ref) for ref in effect.refs]
@@ -183,16 +190,17 @@ class ToyLearner:
         return Evaluated(effect.tag, tuple(map(toy_loss, found)), zeros, none, distances, examples)
 
     def _combine(self, effect: Combine) -> Input:
-        total = [0.0] * SIZE
+        total: Iterable[float] = _ORIGIN
         for coefficient, ref in effect.terms:
             vector = self._find(ref)
             if vector is None:
                 return LearnFailed(effect.tag, "no such weights")
-            total = [sum_ + coefficient * x for sum_, x in zip(total, vector, strict=True)]
+            total = map(add, total, map(mul, repeat(coefficient), vector))
+        vector = tuple(total)
         if effect.out == OWN:
-            self._own = tuple(total)
+            self._own = vector
         else:
-            self._slots[effect.out] = tuple(total)
+            self._slots[effect.out] = vector
         return Combined(effect.tag)
 
     def _adopt(self, effect: Adopt) -> Input:

@@ -14,6 +14,7 @@ from typing import Any
 
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.envelope import Opened, Verified
+from p2ptrain.core.inputs import PeerDown, PeerUp
 from p2ptrain.core.membership import Members
 from p2ptrain.core.messages import Message
 from p2ptrain.core.node import Setup
@@ -29,6 +30,9 @@ HEAD_BYTES = 100
 
 HEARTBEAT_S = 5.0
 """After so long a cut connection is noticed, as in the daemon."""
+
+NO_ANSWER_S = 1.0
+"""After so long a dial has failed."""
 
 HOLD_BACK_S = 1.0
 """A reordered message is late by up to this."""
@@ -138,7 +142,7 @@ class World:
         source.messages_sent += 1
         self._trace.update(_STAMP.pack(self.now) + (raw if raw is frame else raw[:HEAD_BYTES]))
         other = self.hosts.get(target)
-        if other is None or not other.alive or self._is_cut(source.peer, target):
+        if other is None or not other.alive or (self._cut and self._is_cut(source.peer, target)):
             wait_s = HEARTBEAT_S if other is not None and other.alive else 2 * self.faults.latency_s
             self.after(wait_s, source.on_unreachable, source.boot, target)
             return
@@ -162,6 +166,21 @@ class World:
         """Say whether two hosts could talk now."""
         other = self.hosts.get(target)
         return other is not None and other.alive and not self._is_cut(source, target)
+
+    def connect(self, host: Host, peer: PeerId) -> None:
+        """Let one host reach another: without lines they only learn that they can."""
+        if not self.reaches(host.peer, peer):
+            host.feed_later(NO_ANSWER_S, PeerDown(peer, "no answer"))
+            return
+        delay = self.latency(0)
+        host.feed_later(delay, PeerUp(peer))
+        self.hosts[peer].feed_later(delay, PeerUp(host.peer))
+
+    def hang_up(self, host: Host, peer: PeerId) -> None:
+        """End a connection: the node itself stops listening, there is no line to cut."""
+
+    def on_crash(self, host: Host) -> None:
+        """A host is off: without lines nobody learns of it before it is asked something."""
 
     def transfer(
         self, reader: Host, blob: BlobId, size_bytes: int, sources: Sequence[PeerId]

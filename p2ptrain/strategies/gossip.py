@@ -287,7 +287,7 @@ class Strategy:
         return self._begin_exchange(ctx) if free and self._turns.due > 0 else []
 
     def _begin_exchange(self, ctx: Context) -> list[Effect]:
-        members, turns = ctx.membership.members, self._turns
+        members, turns = ctx.membership.trainers, self._turns
         if turns.is_met or (self._phase is Phase.CONSENSUS and turns.is_free(members, ctx.me)):
             turns.end()
             return self._go_on(ctx)
@@ -412,7 +412,7 @@ class Strategy:
         if exchange.starter:
             self._turns.end()
         else:
-            self._turns.meet(ctx.membership.members, ctx.me, exchange.partner, exchange.turn)
+            self._turns.meet(ctx.membership.trainers, ctx.me, exchange.partner, exchange.turn)
         return self._go_on(ctx)
 
     def _fail(self, ctx: Context, why: str) -> list[Effect]:

@@ -301,12 +301,13 @@ class Strategy:
         return self._pick(ctx, others[: max(1, len(others) // 4)])
 
     def _is_loser(self, ctx: Context) -> bool:
+        own, oldest, me = self._loss, ctx.now - self._config.fresh_s, ctx.me
         losses = [
             entry.report.message.loss
             for entry in ctx.ledger.entries()
-            if ctx.now - entry.seen <= self._config.fresh_s and entry.report.sender != ctx.me
+            if entry.seen >= oldest and entry.report.sender != me
         ]
-        better = sum(loss < self._loss for loss in losses)
+        better = sum([loss < own for loss in losses])
         return bool(losses) and better >= math.ceil((1 - self._config.worst) * len(losses))
 
     def _others(self, ctx: Context) -> list[tuple[Stated, Offer]]:

@@ -7,7 +7,23 @@ from pathlib import Path
 
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.envelope import Sealer
-from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Offer, Report
+from p2ptrain.core.messages import (
+    Compare,
+    Contact,
+    Contacts,
+    Graft,
+    Have,
+    Leave,
+    Link,
+    Message,
+    News,
+    Offer,
+    Prune,
+    Push,
+    Report,
+    Tags,
+    Want,
+)
 from p2ptrain.core.types import BlobId, PeerId, Ref
 from p2ptrain.sim.keys import SWARM, SimSigner
 from p2ptrain.strategies import load, names
@@ -25,6 +41,7 @@ STATEMENTS: dict[str, Message] = {
     "report": REPORT,
     "report-shortest": Report(0, 0, -1e30),
     "contact": CONTACT,
+    "contact-bootstrap": Contact(b"member", ("192.0.2.7:7070",), trains=False),
 }
 """What others pass on."""
 
@@ -41,7 +58,16 @@ def messages() -> dict[str, Message]:
         "news": News((statement_bytes("report"), statement_bytes("report-shortest")), (True, False), True, 3),
         "news-shortest": News(()),
         "contacts": Contacts((statement_bytes("contact"),)),
+        "contacts-aged": Contacts((statement_bytes("contact"),), (17,)),
         "leave": Leave("stopped by its owner"),
+        "compare": Compare(bytes(range(16))),
+        "tags": Tags(2, b"\x01", (bytes(range(8)),)),
+        "want": Want(bytes(range(8))),
+        "link": Link(True),
+        "push": Push((statement_bytes("contact"),)),
+        "have": Have(bytes(range(16))),
+        "graft": Graft(bytes(range(16))),
+        "prune": Prune(),
     }
 
 

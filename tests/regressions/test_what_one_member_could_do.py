@@ -20,6 +20,8 @@ from p2ptrain.core.messages import Contact, Contacts, Message, News, Offer, Repo
 from p2ptrain.sim.keys import SWARM, SimVerifier
 from tests.helpers import READY, Author, Table, blob, codec, offer, only
 
+pytestmark = pytest.mark.attack
+
 ANNA, BERT = 2, 3
 COMPARE, SEEK = TimerFired("strategy:compare"), TimerFired("strategy:seek")
 

@@ -69,7 +69,9 @@ def test_together_they_come_further_than_alone(strategy: str) -> None:
 
 
 @every_strategy
-@pytest.mark.parametrize("weather", WEATHERS)
+@pytest.mark.parametrize(
+    "weather", [pytest.param(one, marks=pytest.mark.byzantine if "liars" in one else ()) for one in WEATHERS]
+)
 def test_it_survives(strategy: str, weather: str) -> None:
     """Every living peer ends, with usable weights that are no worse than those that it would have alone."""
     seeds = (1, 2)

@@ -44,6 +44,7 @@ def test_every_message_comes_back_as_it_went(kind: int, type_: type[Message]) ->
     check()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(("kind", "type_"), EVERY_MESSAGE)
 def test_random_bytes_give_a_message_or_an_offence(kind: int, type_: type[Message]) -> None:
     @settings(max_examples=300)
@@ -55,6 +56,7 @@ def test_random_bytes_give_a_message_or_an_offence(kind: int, type_: type[Messag
     check()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(("kind", "type_"), EVERY_MESSAGE)
 def test_every_message_cut_short_or_with_garbage_behind_is_malformed(kind: int, type_: type[Message]) -> None:
     @settings(max_examples=30)
@@ -67,6 +69,7 @@ def test_every_message_cut_short_or_with_garbage_behind_is_malformed(kind: int, 
     check()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e31, -1e31])
 @pytest.mark.parametrize("message", WITH_NUMBERS, ids=lambda m: type(m).__name__)
 def test_no_number_from_outside_is_infinite_or_absurd(message: Message, number: float) -> None:
@@ -119,12 +122,14 @@ BAD: dict[str, tuple[type[Message], Any]] = {
 }
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(("type_", "values"), BAD.values(), ids=BAD)
 def test_a_value_out_of_its_range_is_an_offence(type_: type[Message], values: Any) -> None:
     kind = next(kind for kind, known in KINDS.items() if known is type_)
     assert refused(kind, encode(values)) is Offence.OUT_OF_RANGE
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "data",
     [b"", b"\xc1", b"\x91\xa2\xff\xfe", b"\x91\xa3\xed\xa0\x80", b"\x91" * 60_000, b"\xdd\xff\xff\xff\xff"],
@@ -151,6 +156,14 @@ def test_kinds_are_never_used_again() -> None:
         3: "Contact",
         4: "Contacts",
         5: "Leave",
+        6: "Compare",
+        7: "Tags",
+        8: "Want",
+        9: "Link",
+        10: "Push",
+        11: "Have",
+        12: "Graft",
+        13: "Prune",
     }
     assert max(KINDS) < STRATEGY_KIND_FIRST
 

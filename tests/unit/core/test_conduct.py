@@ -8,6 +8,8 @@ from p2ptrain.core.effects import Hangup
 from p2ptrain.core.errors import Offence
 from tests.helpers import notes, only, peer
 
+pytestmark = pytest.mark.byzantine
+
 LIAR = peer(1)
 
 

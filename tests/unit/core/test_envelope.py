@@ -17,6 +17,8 @@ from p2ptrain.sim.keys import SWARM, SimSigner, SimVerifier
 from tests.fuzz import RealSigner, RealVerifier, accepted_forgeries, honest_envelopes, mutated
 from tests.helpers import Author, peer
 
+pytestmark = pytest.mark.attack
+
 ANNA, BERT, CARA = 1, 2, 3
 HEAD_BYTES, BODY_AT, MESSAGE_AT = 36, 100, 116
 

@@ -9,6 +9,8 @@ import pytest
 
 from p2ptrain.core.mixing import DISTANCES_MAX, LENGTH_FACTOR, PAST, PEERS_MAX, WORSE_MAX, Mixing
 
+pytestmark = pytest.mark.byzantine
+
 
 def test_a_mixture_that_helps_is_let_in() -> None:
     assert Mixing().accepts("anna", own=1.0, mixed=0.9)

@@ -50,13 +50,16 @@ from p2ptrain.core.inputs import (
     TrainerReady,
 )
 from p2ptrain.core.lifecycle import State
-from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Report
+from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Push, Report
 from p2ptrain.core.node import CHECKPOINT_EVERY_MAX_S, CHECKPOINT_EVERY_S, CHECKPOINT_TIMER, TEST_TAG, digest
 from p2ptrain.core.strategy import Context, Event, Learned, Told
 from p2ptrain.core.types import PeerId
+from p2ptrain.strategies import load
 from tests.helpers import READY, Author, Scripted, Table, blob, notes, offer, only, peer
 
 ME, ANNA, BERT = 1, 2, 3
+EXCHANGE_STEPS = load("gossip").config().exchange_steps
+LOSS = ("own", (0.5,), (0.0,), (0.5,), (0.0,), 128)
 
 
 class Ping(Message, frozen=True):
@@ -99,7 +102,7 @@ def test_the_own_contact_is_signed_and_told() -> None:
     assert only(Sign, table.feed(Started())) == [Sign(contact)]
     table.feed(PeerUp(peer(ANNA)))
     signed = table.signed(contact)
-    assert Send(peer(ANNA), Contacts((signed.message.raw,))) in table.feed(signed)
+    assert Send(peer(ANNA), Push((signed.message.raw,))) in table.feed(signed)
 
 
 def test_remembered_members_are_dialled() -> None:
@@ -253,6 +256,71 @@ def test_a_loss_that_no_peer_would_believe_means_useless_weights(loss: float) ->
 @pytest.mark.parametrize("accuracy", [math.nan, math.inf, -0.1, 1.1, 97.0])
 def test_an_accuracy_that_is_no_share_is_none(accuracy: float) -> None:
     assert math.isnan(measured(0.5, accuracy).accuracies[0])
+
+
+# -- a bootstrap -----------------------------------------------------------------------------------
+
+
+def bootstrap() -> Table:
+    contact = Contact(b"member", trains=False)
+    table = Table(contact=contact)
+    table.feed(Started(), table.signed(contact))
+    return table
+
+
+def test_a_bootstrap_serves_and_says_whom() -> None:
+    table = bootstrap()
+    assert table.node.state is State.SERVING
+    assert table.node.view(0.0).reason == "introduces and relays for 2 peers"
+    table.feed(PeerDown(peer(ANNA), "gone"))
+    assert table.node.view(0.0).reason == "introduces and relays for 1 peer"
+
+
+def test_a_bootstrap_passes_on_what_it_hears() -> None:
+    table, report = bootstrap(), Author(ANNA).reports(0.5)
+    effects = table.feed(PeerUp(peer(BERT)), Author(ANNA).news(report, hops=3))
+    assert any(isinstance(e.message, News) and report.raw in e.message.carried for e in only(Send, effects))
+    contact = Author(ANNA).contact("192.0.2.2:1")
+    effects = table.feed(Author(ANNA).sends(Contacts((contact.raw,))))
+    assert Send(peer(BERT), Push((contact.raw,))) in effects
+
+
+def test_a_bootstrap_has_nothing_to_pause_and_says_goodbye() -> None:
+    table = bootstrap()
+    assert table.feed(Paused("on battery"), Resumed()) == []
+    assert table.node.state is State.SERVING
+    goodbyes = only(Send, table.feed(Leaving()))
+    assert [(send.to, type(send.message)) for send in goodbyes] == [(peer(ANNA), Leave), (peer(BERT), Leave)]
+    assert table.node.state is State.LEFT
+
+
+def test_a_bootstrap_is_no_partner_of_those_who_train() -> None:
+    found: list[list[PeerId]] = []
+    table = Table(Scripted(answer=lambda ctx, _: found.append(ctx.partners()) or []))
+    table.feed(Started((Author(ANNA).contact(trains=False),)), READY, NOW)
+    assert found[-1] == [peer(BERT)]
+    table.feed(PeerDown(peer(BERT), "gone"))
+    assert table.node.view(0.0).reason.startswith("alone: nobody else trains now")
+    assert [one.trains for one in table.node.view(0.0).peers] == [False, True]
+
+
+def test_a_bootstrap_is_left_out_of_the_pairs_of_gossip() -> None:
+    """Four that train come to the mean in two turns, as if the fifth were not there."""
+    table = Table(strategy="gossip", steps=10_000, others=(ANNA, BERT, 4, 5))
+    table.feed(Started((Author(ANNA).contact(trains=False),)), READY, Evaluated(*LOSS))
+    met = []
+    for turn in range(1, 9):
+        table.feed(Trained(turn * EXCHANGE_STEPS, 0, 0.5, 1.0))
+        sends = only(Send, table.feed(Published(f"swap:{turn}", blob(turn), 64), at=float(turn)))
+        met += [send.to for send in sends if type(send.message).__name__ == "Swap"]
+        table.feed(LearnFailed(f"swap:{turn}", "the test goes on"))
+    assert met == [peer(4), peer(BERT)] * 4
+
+
+def test_a_bootstrap_hears_the_goodbye_of_those_who_train() -> None:
+    table = Table(others=(ANNA,))
+    table.feed(Started((Author(ANNA).contact(trains=False),)), READY)
+    assert [send.to for send in only(Send, table.feed(Leaving()))] == [peer(ANNA)]
 
 
 # -- pausing ---------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from p2ptrain.core import law, spread
+from p2ptrain.core import law, limits, spread
 from p2ptrain.core.effects import Effect, Send, SetTimer
 from p2ptrain.core.inputs import PeerDown, PeerUp, Published, Started, TimerFired
 from p2ptrain.core.messages import News
-from p2ptrain.core.spread import SpreadConfig
+from p2ptrain.core.spread import OTHERS_BY_MEMBERS, SpreadConfig
 from p2ptrain.core.types import PeerId
 from tests.helpers import Author, Table, offer, only, peer
 
@@ -47,8 +47,8 @@ def test_nodes_started_together_do_not_speak_together() -> None:
     assert 0 <= wait_s(first[0]) < SpreadConfig().period_s
 
 
-def test_the_best_the_own_and_one_other_are_told() -> None:
-    node = table()
+def test_in_a_large_swarm_the_best_the_own_and_one_other_are_told() -> None:
+    node = table(others=range(2, 1 + OTHERS_BY_MEMBERS))
     mine = node.signed(Author(ME).reports(5.0).message)
     others = [Author(number).reports(float(number)) for number in (ANNA, BERT, CARA)]
     node.feed(mine, Author(ANNA).news(*others))
@@ -56,6 +56,24 @@ def test_the_best_the_own_and_one_other_are_told() -> None:
     assert all(news[:2] == (others[0].raw, mine.message.raw) for news in carried)
     third = dict.fromkeys(news[2] for news in carried if len(news) > 2)
     assert list(third) == [others[2].raw, others[1].raw], "everybody has a turn"
+
+
+def test_in_a_small_swarm_everything_is_told_each_time() -> None:
+    numbers = range(2, 1 + limits.REPORTS_PER_NEWS_MAX)
+    node = table(others=numbers)
+    mine = node.signed(Author(ME).reports(0.5).message)
+    others = [Author(number).reports(float(number)) for number in numbers]
+    node.feed(mine, *(Author(number).news(report) for number, report in zip(numbers, others, strict=True)))
+    for send in told(node.feed(*[SPEAK] * 4)):
+        assert sorted(send.message.carried) == sorted(one.raw for one in (mine.message, *others))
+
+
+def test_a_message_never_carries_more_than_it_may() -> None:
+    numbers = range(2, 2 + limits.REPORTS_PER_NEWS_MAX)
+    node = table(others=numbers)
+    node.feed(*(Author(number).news(Author(number).reports(float(number))) for number in numbers))
+    for send in told(node.feed(*[SPEAK] * 8)):
+        assert 1 < len(send.message.carried) <= limits.REPORTS_PER_NEWS_MAX
 
 
 def test_whose_weights_are_here_is_said() -> None:

@@ -5,6 +5,8 @@ import pytest
 from p2ptrain.core.limits import NAME_CHARS_MAX
 from p2ptrain.core.text import clean
 
+pytestmark = pytest.mark.attack
+
 TRICKS = {
     "an escape sequence": "\x1b[2J\x1b]0;title\x07",
     "a C1 control sequence": "\x9b31m",
