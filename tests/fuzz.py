@@ -1,12 +1,15 @@
-"""Mutated envelopes and invites: nothing forged may be accepted, only the border's own errors come out.
+"""Mutated envelopes, invites, and what a live member is sent: nothing forged may be accepted, only the
+border's own errors come out.
 
-`python -m tests.fuzz --envelopes 1000000 --invites 1000000 --seed 1` takes minutes; a sample runs with
-the tests.
+`python -m tests.fuzz --envelopes 1000000 --invites 1000000 --live 200000 --seed 1` takes minutes; a sample
+runs with the tests.
 """
 
 import argparse
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random
 
 from cryptography.exceptions import InvalidSignature
@@ -30,6 +33,7 @@ from p2ptrain.net.invite import (
 )
 from p2ptrain.sim.keys import SWARM, SimVerifier
 from tests.helpers import Author, offer
+from tests.net.fuzz_live import attack_live
 
 BODY_AT, MESSAGE_AT = 100, 116
 DOOR = Door("203.0.113.9", 47777, PeerId(bytes(range(32))))
@@ -150,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--envelopes", type=int, default=1_000_000)
     parser.add_argument("--invites", type=int, default=1_000_000)
+    parser.add_argument("--live", type=int, default=200_000, help="requests, frames, names, chunks")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     now = datetime.now(UTC)
@@ -162,7 +167,12 @@ def main() -> None:
     invite = create_invite(Root.create(now), bytes(16), now + timedelta(days=7), doors=(DOOR,))
     read = accepted_invites(invite, asked.seed, asked.invites)
     print(f"invites: {asked.invites}, accepted: {read}, {time.monotonic() - began:.0f} s")  # noqa: T201
-    if passed or read:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        live = attack_live(Path(folder), asked.seed, asked.live)
+    print(f"live: {live.cases}, wrong: {len(live.wrong)}, {time.monotonic() - began:.0f} s")  # noqa: T201
+    print(*live.wrong[:3], dict(live.done), sep="\n")  # noqa: T201
+    if passed or read or live.wrong:
         raise SystemExit(1)
 
 

@@ -1,16 +1,12 @@
 """Where peers are: addresses as text, which may be dialled, and the book that dialling looks them up in."""
 
 import ipaddress
-import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 from p2ptrain.core import limits
-from p2ptrain.core.types import PeerId
-from p2ptrain.net.certificates import host_name
+from p2ptrain.core.types import PeerId, peer_from_text
 
 PORT_MIN = 1024
 """Below live mail, web and printers of others: no peer may send us there."""
@@ -25,6 +21,12 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+
+VIA = "via:"
+"""Before the id of a relay, in the place of an address."""
+
+RELAYS_MAX = 4
+"""A peer keeps two; a contact that is just being renewed may name old and new."""
 
 NEAR_MAX = 64
 """Members on the same local network that are remembered: two class rooms (guess)."""
@@ -65,59 +67,80 @@ def is_dialable(address: Address, *, loopback: bool = False) -> bool:
     return loopback if ip.is_loopback else not ip.is_reserved
 
 
-class AddressBook(AbstractResolver):
-    """Knows peers' addresses by their TLS host names, so that every dialled address passed one filter."""
+class Known(NamedTuple):
+    """What one peer says of itself: its addresses, and the relays that pass calls on to it."""
+
+    addresses: tuple[Address, ...] = ()
+    relays: tuple[PeerId, ...] = ()
+
+
+class AddressBook:
+    """Knows where peers are, so that every dialled address passed one filter.
+
+    Args:
+        allow: says which addresses may be dialled.
+    """
 
     def __init__(self, allow: AddressFilter) -> None:
-        self._allow = allow
-        self._known: OrderedDict[str, tuple[Address, ...]] = OrderedDict()
-        self._near: OrderedDict[str, tuple[Address, ...]] = OrderedDict()
+        self.allow = allow
+        self._known: OrderedDict[PeerId, Known] = OrderedDict()
+        self._near: OrderedDict[PeerId, tuple[Address, ...]] = OrderedDict()
 
-    def learn(self, peer: PeerId, addresses: Iterable[str]) -> tuple[Address, ...]:
-        """Replace a peer's addresses by those given that may be dialled; none of those: keep the old."""
-        good: dict[Address, None] = {}
-        for text in addresses:
+    def learn(self, peer: PeerId, texts: Iterable[str]) -> tuple[Address, ...]:
+        """Replace what is known of a peer by what can be used of this; nothing of it: keep the old.
+
+        Args:
+            peer: whom it is about.
+            texts: addresses, and relays as `via:<peer id>`.
+
+        Returns:
+            The addresses that are known now.
+        """
+        addresses: dict[Address, None] = {}
+        relays: dict[PeerId, None] = {}
+        for text in texts:
             try:
-                address = parse_address(text)
+                if text.startswith(VIA):
+                    relays[peer_from_text(text.removeprefix(VIA))] = None
+                elif self.allow(address := parse_address(text)):
+                    addresses[address] = None
             except ValueError:
                 continue
-            if self._allow(address):
-                good[address] = None
-        host = host_name(peer)
-        known = tuple(good)[: limits.ADDRESSES_MAX] or self._known.get(host, ())
-        self._known[host] = known
-        self._known.move_to_end(host)
-        if len(self._known) > limits.PEERS_MAX:
-            self._known.popitem(last=False)
-        return known
+        relays.pop(peer, None)
+        if addresses or relays:
+            ordered = sorted(addresses, key=_distance)[: limits.ADDRESSES_MAX]
+            self._known[peer] = Known(tuple(ordered), tuple(relays)[:RELAYS_MAX])
+        if peer in self._known:
+            self._known.move_to_end(peer)
+            if len(self._known) > limits.PEERS_MAX:
+                self._known.popitem(last=False)
+        return self._known.get(peer, Known()).addresses
 
     def hint(self, peer: PeerId, addresses: Iterable[Address]) -> None:
         """Replace where a peer is said to be nearby, to be tried before what it says itself; none: forget."""
-        host = host_name(peer)
-        self._near.pop(host, None)
-        if good := tuple(address for address in addresses if self._allow(address))[: limits.ADDRESSES_MAX]:
-            self._near[host] = good
+        self._near.pop(peer, None)
+        if good := tuple(address for address in addresses if self.allow(address))[: limits.ADDRESSES_MAX]:
+            self._near[peer] = good
         if len(self._near) > NEAR_MAX:
             self._near.popitem(last=False)
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Answer aiohttp, each address with a port of its own; no name server is asked."""
-        known = dict.fromkeys((*self._near.get(host, ()), *self._known.get(host, ())))
-        if not known:
-            raise OSError("no address is known")
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address.host,
-                port=address.port,
-                family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for address in known
-        ]
+    def addresses_of(self, peer: PeerId) -> tuple[Address, ...]:
+        """Return where to dial a peer: nearby, then public IPv6, public IPv4 and private addresses."""
+        known = self._known.get(peer, Known()).addresses
+        return tuple(dict.fromkeys((*self._near.get(peer, ()), *known)))
 
-    async def close(self) -> None:
-        """Nothing is open."""
+    def relays_of(self, peer: PeerId) -> tuple[PeerId, ...]:
+        """Return the relays at which a peer can be called."""
+        return self._known.get(peer, Known()).relays
+
+    def knows(self, peer: PeerId) -> bool:
+        """Say whether there is any way to try."""
+        return peer in self._near or peer in self._known
+
+
+def _distance(address: Address) -> int:
+    """Order addresses: IPv6 has no routers that hide it, and a private address is seldom of this network."""
+    ip = ipaddress.ip_address(address.host)
+    if not ip.is_global:
+        return 2
+    return 0 if ip.version == 6 else 1

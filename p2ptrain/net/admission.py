@@ -122,12 +122,13 @@ class Admission:
         self._withdrawn = withdrawn
         self._taken = taken
 
-    def admit(self, request: bytes, here: PeerId) -> Membership:
+    def admit(self, request: bytes, here: PeerId, known: Member | None = None) -> Membership:
         """Answer a join request; the same peer again gets a new certificate and costs no use.
 
         Args:
             request: bytes from a stranger.
             here: the identity of this node: a request to another issuer is worth nothing.
+            known: what the certificate of who asks says, if it is a member already.
 
         Raises:
             JoinRefusedError: the answer is no.
@@ -153,10 +154,17 @@ class Admission:
                 raise JoinRefusedError(Refusal.EXPIRED)
             if self.book.uses(key) >= uses:
                 raise JoinRefusedError(Refusal.USED_UP)
-        return self.enroll(peer, _ROLES[flags >> 4], key)
+        slot = known.slot if known is not None and known.peer == peer else None
+        return self.enroll(peer, _ROLES[flags >> 4], key, slot)
 
-    def enroll(self, peer: PeerId, role: Role, invite: bytes = b"") -> Membership:
+    def enroll(self, peer: PeerId, role: Role, invite: bytes = b"", slot: int | None = None) -> Membership:
         """Make a peer a member without asking; a known one keeps its slot and role.
+
+        Args:
+            peer: who.
+            role: what it may do.
+            invite: key of the invite that let it in; empty: none did.
+            slot: None: the lowest that is free.
 
         Raises:
             JoinRefusedError: there is no room, or this issuer may no longer sign.
@@ -169,9 +177,7 @@ class Admission:
         if entry is None:
             if len(self.book.members) >= limits.PEERS_MAX:
                 raise JoinRefusedError(Refusal.FULL)
-            taken = {entry.slot for entry in self.book.members.values()} | set(self._taken())
-            slot = next(slot for slot in itertools.count() if slot not in taken)
-            entry = Admitted(slot, role, invite)
+            entry = Admitted(self._free_slot() if slot is None else slot, role, invite)
             self._keep(AdmissionBook({**self.book.members, name: entry}, self.book.revoked))
         return self.issuer.certify(peer, entry.role, entry.slot, now)
 
@@ -199,6 +205,10 @@ class Admission:
         """Accept an invite no more, by its key; whom it admitted stays."""
         if invite not in self.book.revoked:
             self._keep(AdmissionBook(self.book.members, (*self.book.revoked, invite)))
+
+    def _free_slot(self) -> int:
+        taken = {entry.slot for entry in self.book.members.values()} | set(self._taken())
+        return next(slot for slot in itertools.count() if slot not in taken)
 
     def _keep(self, book: AdmissionBook) -> None:
         self._save(book)

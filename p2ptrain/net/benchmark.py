@@ -1,6 +1,6 @@
-"""How fast weights travel between two processes of this computer, beside a plain TLS 1.3 socket.
+"""How fast weights travel between processes of this computer, beside a plain TLS 1.3 socket.
 
-Both ways use the same certificates and ciphers, and take turns: what else the computer does falls on both.
+All ways use the same certificates and ciphers, and take turns: what else the computer does falls on all.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
@@ -21,9 +21,9 @@ from msgspec import Struct
 
 from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.errors import Offence, UnreachableError
-from p2ptrain.core.types import BlobId, PeerId, Seconds
+from p2ptrain.core.types import BlobId, PeerId, Seconds, peer_text
 from p2ptrain.net import tls
-from p2ptrain.net.addresses import is_dialable
+from p2ptrain.net.addresses import VIA, is_dialable
 from p2ptrain.net.authority import Root
 from p2ptrain.net.blob_fetch import fetch, forget
 from p2ptrain.net.certificates import Membership, Role, host_name, wall_clock
@@ -40,7 +40,8 @@ class Figures(Struct, frozen=True):
     """Medians over rounds. Rates in MB/s.
 
     get: `GET` between two transports, the bytes thrown away. fetch: the same checked chunk by chunk, on the
-    disk and flushed. blocking_tls: a plain socket, thrown away. cpu_s_per_gb: of a `GET`, both processes.
+    disk and flushed. relay: a `GET` through a relay that splices, in a third process. blocking_tls: a plain
+    socket, thrown away. cpu_s_per_gb: of a `GET`, both processes.
     """
 
     rounds: int
@@ -50,6 +51,8 @@ class Figures(Struct, frozen=True):
     blocking_tls_mb_s: float
     get_over_blocking_tls: float
     cpu_s_per_gb: float
+    relay_mb_s: float
+    relay_splice_over_blocking_tls: float
 
 
 class Round(Struct, frozen=True):
@@ -58,6 +61,7 @@ class Round(Struct, frozen=True):
     get: Seconds
     cpu: Seconds
     fetch: Seconds
+    relay: Seconds
     plain: Seconds
 
 
@@ -74,6 +78,11 @@ class Party(Struct, frozen=True):
     def identity(self) -> Identity:
         """Read the identity."""
         return Identity.load(self.home / "identity.pem")
+
+    @property
+    def peer(self) -> PeerId:
+        """Whom others see."""
+        return self.membership.member.peer
 
 
 class Silent:
@@ -100,28 +109,31 @@ def measure(folder: Path, size_bytes: int, rounds: int) -> Figures:
         size_bytes: of the blob.
         rounds: at least one.
     """
-    reader, source = _parties(folder)
+    reader, source, relay = _parties(folder)
     blob = _write_blob(source.home, size_bytes)
-    with _served(source, blob) as pipe:
+    with _process(pass_on, relay) as relays, _process(serve, source) as pipe:
+        relay_at = f"{HOST}:{relays.recv()}"
+        pipe.send((blob, relay.peer, relay_at))
         get_port, plain_port = pipe.recv()
         ways = Ways(reader, source, blob, size_bytes, plain_port)
-        done = asyncio.run(_rounds(ways, get_port, pipe, rounds))
-    get, fetched, plain = (
-        size_bytes / 1e6 / median(getattr(one, way) for one in done) for way in ("get", "fetch", "plain")
+        done = asyncio.run(_rounds(ways, f"{HOST}:{get_port}", relay.peer, relay_at, pipe, rounds))
+    get, fetched, relayed, plain = (
+        size_bytes / 1e6 / median(getattr(one, way) for one in done)
+        for way in ("get", "fetch", "relay", "plain")
     )
     cpu = median(one.cpu for one in done) / size_bytes * 1e9
-    return Figures(rounds, size_bytes, get, fetched, plain, get / plain, cpu)
+    return Figures(rounds, size_bytes, get, fetched, plain, get / plain, cpu, relayed, relayed / plain)
 
 
-def _parties(folder: Path) -> tuple[Party, Party]:
+def _parties(folder: Path) -> list[Party]:
     issuer = Root.create(wall_clock()).appoint(wall_clock())
     parties = []
-    for slot, name in enumerate(("reader", "source")):
+    for slot, name in enumerate(("reader", "source", "relay")):
         identity = Identity.create()
         (folder / name).mkdir(parents=True)
         identity.save(folder / name / "identity.pem")
         parties.append(Party(folder / name, issuer.certify(identity.peer, Role.MEMBER, slot, wall_clock())))
-    return parties[0], parties[1]
+    return parties
 
 
 def _write_blob(folder: Path, size_bytes: int) -> BlobId:
@@ -132,11 +144,12 @@ def _write_blob(folder: Path, size_bytes: int) -> BlobId:
 
 
 @contextmanager
-def _served(source: Party, blob: BlobId) -> Iterator[Connection]:
+def _process(work: Callable[[Connection, str, bytes], None], party: Party) -> Iterator[Connection]:
+    """Let a party work in a process of its own, at the other end of a pipe."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    arguments = (theirs, os.fspath(source.home), msgspec.msgpack.encode(source.membership), blob)
-    process = context.Process(target=serve, args=arguments, daemon=True)
+    arguments = (theirs, os.fspath(party.home), msgspec.msgpack.encode(party.membership))
+    process = context.Process(target=work, args=arguments, daemon=True)
     process.start()
     try:
         yield ours
@@ -145,15 +158,35 @@ def _served(source: Party, blob: BlobId) -> Iterator[Connection]:
         process.join()
 
 
-def serve(pipe: Connection, home: str, membership: bytes, blob: BlobId) -> None:
-    """Be the source, in a process of its own: tell both ports, then the CPU time whenever asked."""
-    source = Party(Path(home), msgspec.msgpack.decode(membership, type=Membership))
-    asyncio.run(_serve(pipe, source, blob))
+def _party(home: str, membership: bytes) -> Party:
+    return Party(Path(home), msgspec.msgpack.decode(membership, type=Membership))
 
 
-async def _serve(pipe: Connection, source: Party, blob: BlobId) -> None:
-    transport = source.transport()
+def pass_on(pipe: Connection, home: str, membership: bytes) -> None:
+    """Be the relay: tell the port."""
+    asyncio.run(_pass_on(pipe, _party(home, membership)))
+
+
+async def _pass_on(pipe: Connection, relay: Party) -> None:
+    transport = relay.transport()
     await transport.start(HOST)
+    pipe.send(transport.port)
+    await asyncio.Event().wait()
+
+
+def serve(pipe: Connection, home: str, membership: bytes) -> None:
+    """Be the source: hear of the blob and the relay, tell both ports, then the CPU time whenever asked."""
+    asyncio.run(_serve(pipe, _party(home, membership)))
+
+
+async def _serve(pipe: Connection, source: Party) -> None:
+    blob, relay, relay_at = await asyncio.to_thread(pipe.recv)
+    transport, waits = source.transport(), asyncio.Event()
+    transport.learn(relay, [relay_at])
+    transport.rendezvous.candidates = lambda: [relay]
+    transport.rendezvous.changed = lambda _: waits.set()
+    await transport.start(HOST)
+    await asyncio.wait_for(waits.wait(), PATIENCE_S)
     listening = socket.create_server((HOST, 0))
     data = (source.home / blob).read_bytes()
     threading.Thread(target=_serve_plainly, args=(listening, source, data), daemon=True).start()
@@ -185,14 +218,14 @@ class Ways(Struct, frozen=True):
     async def get(self, transport: Transport) -> Seconds:
         """Ask for it and throw it away."""
         began, left = time.perf_counter(), self.size_bytes
-        async with transport.get(self.source.identity().peer, f"/v1/blob/{self.blob}") as answer:
+        async with transport.get(self.source.peer, f"/v1/blob/{self.blob}") as answer:
             while piece := await answer.content.readany():
                 left -= len(piece)
         return _done(began, left)
 
     async def fetch(self, transport: Transport) -> Seconds:
         """Bring it as a daemon does."""
-        peer, home = self.source.identity().peer, self.reader.home
+        peer, home = self.source.peer, self.reader.home
         began = time.perf_counter()
         await fetch(transport, peer, self.blob, self.size_bytes, home, PATIENCE_S)
         took = time.perf_counter() - began
@@ -202,7 +235,7 @@ class Ways(Struct, frozen=True):
     def plain(self) -> Seconds:
         """Read it from a blocking socket and throw it away."""
         context = tls.client_context(self.reader.identity(), self.reader.membership, lambda _: False)
-        name = host_name(self.source.identity().peer)
+        name = host_name(self.source.peer)
         buffer, left = bytearray(PIECE_BYTES), self.size_bytes
         began = time.perf_counter()
         with (
@@ -220,17 +253,23 @@ def _done(began: Seconds, left: int) -> Seconds:
     return time.perf_counter() - began
 
 
-async def _rounds(ways: Ways, get_port: int, pipe: Connection, rounds: int) -> list[Round]:
-    transport = ways.reader.transport()
-    await transport.start(HOST)
-    transport.learn(ways.source.identity().peer, [f"{HOST}:{get_port}"])
+async def _rounds(
+    ways: Ways, source_at: str, relay: PeerId, relay_at: str, pipe: Connection, rounds: int
+) -> list[Round]:
+    straight, around = ways.reader.transport(), ways.reader.transport()
+    for transport in (straight, around):
+        await transport.start(HOST)
+    straight.learn(ways.source.peer, [source_at])
+    around.learn(relay, [relay_at])
+    around.learn(ways.source.peer, [f"{VIA}{peer_text(relay)}"])
     done = []
     for _ in range(rounds + 1):
         before = _cpu(pipe)
-        got = await ways.get(transport)
+        got = await ways.get(straight)
         used = _cpu(pipe) - before
-        done.append(Round(got, used, await ways.fetch(transport), ways.plain()))
-    await transport.close()
+        done.append(Round(got, used, await ways.fetch(straight), await ways.get(around), ways.plain()))
+    for transport in (straight, around):
+        await transport.close()
     return done[1:]  # the first one opens connections and fills caches
 
 

@@ -1,50 +1,17 @@
 """How this node dials: sessions that can reach peers and nothing else, and words for what went wrong."""
 
 import os
-import socket
-from collections.abc import Callable
 
 import aiohttp
-from aiohttp import AddrInfoType
 
 from p2ptrain.core.errors import P2PTrainError, RemoteProtocolError
-from p2ptrain.net.addresses import AddressBook
 from p2ptrain.net.certificates import HOST_SUFFIX
-from p2ptrain.net.gate import IDLE_S
-from p2ptrain.net.tls import PeerContext
-
-CONNECTIONS_MAX = 256
-CONNECTIONS_PER_PEER_MAX = 5
-"""One for messages, four for blobs."""
+from p2ptrain.net.connector import PeerConnector
+from p2ptrain.net.ways import WayError
 
 
-def open_session(
-    book: AddressBook,
-    context: PeerContext,
-    opened: Callable[[socket.socket], None] = lambda _: None,
-) -> aiohttp.ClientSession:
-    """Make a session whose every connection goes to an address of the book and pins its peer.
-
-    Args:
-        book: where peers are.
-        context: whom this node trusts and what it shows.
-        opened: told of every socket.
-    """
-
-    def make_socket(address: AddrInfoType) -> socket.socket:
-        made = socket.socket(*address[:3])
-        opened(made)
-        return made
-
-    connector = aiohttp.TCPConnector(
-        ssl=context,
-        resolver=book,
-        use_dns_cache=False,
-        keepalive_timeout=IDLE_S,
-        limit=CONNECTIONS_MAX,
-        limit_per_host=CONNECTIONS_PER_PEER_MAX,
-        socket_factory=make_socket,
-    )
+def open_session(connector: PeerConnector) -> aiohttp.ClientSession:
+    """Make a session that keeps nothing, decompresses nothing, and reaches peers only."""
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -61,8 +28,8 @@ def explain(error: BaseException) -> str:
             return error.detail
         case P2PTrainError():
             return error.message
-        case aiohttp.ClientConnectorDNSError():
-            return "no address is known"
+        case aiohttp.ClientConnectorError(os_error=WayError() as cause):
+            return str(cause)
         case aiohttp.ClientConnectorCertificateError(certificate_error=cause):
             return f"who answers there is not the peer that is meant ({_verdict(cause)})"
         case aiohttp.ClientConnectorSSLError():
@@ -73,7 +40,9 @@ def explain(error: BaseException) -> str:
             return "the peer turned this computer away"
         case aiohttp.WSServerHandshakeError(status=429):
             return "the peer wants to be called less often"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() if _was_connected(error):
+        case (
+            aiohttp.ServerDisconnectedError() | aiohttp.ClientConnectionResetError() | aiohttp.ClientOSError()
+        ) if _was_connected(error):
             return "the peer hung up at once: a certificate expired, or it turned this computer away"
         case aiohttp.ClientPayloadError():
             return "the connection was lost"

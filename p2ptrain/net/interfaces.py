@@ -58,7 +58,12 @@ def usable_interfaces(only: str = "") -> tuple[Interface, ...]:
 def _has_neighbours(name: str, flags: str) -> bool:
     """Go by the name where the system gives no flags, as Windows does not."""
     words = flags.split(",") if flags else ["multicast"]
-    return "multicast" in words and not any(flag in words for flag in _AWAY) and not _VIRTUAL.match(name)
+    return "multicast" in words and not any(flag in words for flag in _AWAY) and not is_virtual(name)
+
+
+def is_virtual(name: str) -> bool:
+    """Say whether an interface leads only to containers and virtual machines of this computer."""
+    return _VIRTUAL.match(name) is not None
 
 
 _Home = ipaddress.IPv4Interface | ipaddress.IPv6Interface

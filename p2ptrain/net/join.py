@@ -1,13 +1,16 @@
 """Joining: a stranger shows an issuer that it holds an invite, and goes as a member.
 
 POST /v1/join     232 bytes of request -> an encoded `Welcome`, or 403 and one word of `Refusal`
+
+A member asks too: whom a deputy admitted by an issuer's invite shows that invite to the founder.
 """
 
 import asyncio
 import ipaddress
 import itertools
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
 from typing import Annotated
 
 import aiohttp
@@ -19,7 +22,7 @@ from p2ptrain.core import limits
 from p2ptrain.core.errors import Offence, P2PTrainError, RefusedError, RemoteProtocolError, UnreachableError
 from p2ptrain.core.types import PeerId, Seconds, SwarmId
 from p2ptrain.net import tls
-from p2ptrain.net.addresses import Address, AddressBook, AddressFilter, plain_host
+from p2ptrain.net.addresses import Address, AddressBook, AddressFilter, parse_address, plain_host
 from p2ptrain.net.admission import JOIN_REQUEST_BYTES, Admission, JoinRefusedError, Refusal
 from p2ptrain.net.certificates import (
     Clock,
@@ -27,10 +30,12 @@ from p2ptrain.net.certificates import (
     check_member,
     host_name,
     manifest_is_signed,
+    read_leaf,
     wall_clock,
 )
+from p2ptrain.net.connector import PeerConnector, connect
 from p2ptrain.net.dialling import explain, open_session
-from p2ptrain.net.gate import JOIN_PATH
+from p2ptrain.net.gate import JOIN_PATH, is_member, leaf_of
 from p2ptrain.net.identity import Identity
 from p2ptrain.net.invite import Door, Invite
 from p2ptrain.net.rates import Buckets
@@ -40,6 +45,9 @@ REQUEST_S: Seconds = 5.0
 
 ASK_S: Seconds = 10.0
 """How long one issuer is tried, at all its addresses: an overseas handshake takes about 1 s."""
+
+KNOCK_S: Seconds = 2.0
+"""Three times around the world; a silent issuer is asked last (guess)."""
 
 MANIFEST_BYTES_MAX = 64 * limits.KIB
 WELCOME_BYTES_MAX = 256 * limits.KIB
@@ -109,7 +117,8 @@ class Reception:
         try:
             if not self._rates.take(_network(request.remote), asyncio.get_running_loop().time()):
                 raise JoinRefusedError(Refusal.BUSY)
-            membership = self.admission.admit(await _read_request(request), self._here)
+            known = read_leaf(leaf_of(request)) if is_member(request) else None
+            membership = self.admission.admit(await _read_request(request), self._here, known)
         except JoinRefusedError as error:
             return web.Response(status=403, text=error.refusal)
         contacts = tuple(self._contacts())[: limits.CONTACTS_PER_MESSAGE_MAX]
@@ -122,7 +131,8 @@ async def join(
 ) -> Welcome:
     """Become a member by an invite, or renew a membership by the same one.
 
-    The issuers that the invite names are asked in order, each at all its addresses. An answer counts
+    The issuers that the invite names are asked in order, each at all its addresses; those last that no
+    connection can be made to. One at a time: two would give two places in the swarm. An answer counts
     only if its certificates and its manifest lead to the root key of the invite.
 
     Raises:
@@ -131,17 +141,17 @@ async def join(
     """
     refused: RefusedError | None = None
     failures = []
-    for issuer in dict.fromkeys(door.peer for door in invite.doors):
-        doors = [door for door in invite.doors if door.peer == issuer]
-        try:
-            async with asyncio.timeout(ASK_S):
-                answer = await _ask(issuer, doors, invite.request(identity, issuer), allow)
-            return check_welcome(answer, invite.swarm, identity.peer, clock)
-        except RefusedError as error:
-            refused = refused or error
-        except (OSError, aiohttp.ClientError, P2PTrainError) as error:
-            where = ", ".join(f"{door.host} port {door.port}" for door in doors)
-            failures.append(f"{where}: {explain(error)}")
+    async with aclosing(_in_turn(invite.doors, allow)) as turns:
+        async for issuer, doors in turns:
+            try:
+                async with asyncio.timeout(ASK_S):
+                    answer = await _ask(issuer, doors, invite.request(identity, issuer), allow)
+                return check_welcome(answer, invite.swarm, identity.peer, clock)
+            except RefusedError as error:
+                refused = refused or error
+            except (OSError, aiohttp.ClientError, P2PTrainError) as error:
+                where = ", ".join(f"{door.host} port {door.port}" for door in doors)
+                failures.append(f"{where}: {explain(error)}")
     if refused is not None:
         raise refused
     raise UnreachableError(
@@ -170,6 +180,50 @@ def check_welcome(answer: bytes, swarm: SwarmId, peer: PeerId, clock: Clock) -> 
     return welcome
 
 
+async def _in_turn(doors: Sequence[Door], allow: AddressFilter) -> AsyncGenerator[tuple[PeerId, list[Door]]]:
+    """Return issuers and their doors in order, but the silent last: waiting for one takes `ASK_S`."""
+    issuers: dict[PeerId, list[Door]] = {}
+    for door in doors:
+        issuers.setdefault(door.peer, []).append(door)
+    probes = {issuer: asyncio.create_task(_is_there(those, allow)) for issuer, those in issuers.items()}
+    try:
+        silent = []
+        for issuer, probe in probes.items():
+            if await probe:
+                yield issuer, issuers[issuer]
+            else:
+                silent.append(issuer)
+        for issuer in silent:
+            yield issuer, issuers[issuer]
+    finally:
+        for probe in probes.values():
+            probe.cancel()
+
+
+async def _is_there(doors: Sequence[Door], allow: AddressFilter) -> bool:
+    """Say whether any door takes a TCP connection within `KNOCK_S`."""
+    found = await asyncio.gather(*(_numeric(door) for door in doors))
+    addresses = [one for one in map(parse_address, itertools.chain(*found)) if allow(one)]
+
+    async def knock(address: Address) -> None:
+        (await connect(address)).close()
+
+    knocks = [asyncio.create_task(knock(address)) for address in addresses[: limits.ADDRESSES_MAX]]
+    try:
+        async with asyncio.timeout(KNOCK_S):
+            for done in asyncio.as_completed(knocks):
+                with suppress(OSError):
+                    await done
+                    return True
+    except TimeoutError:
+        pass
+    finally:
+        for one in knocks:
+            one.cancel()
+        await asyncio.gather(*knocks, return_exceptions=True)
+    return False
+
+
 async def _read_request(request: web.Request) -> bytes:
     try:
         async with asyncio.timeout(REQUEST_S):
@@ -188,7 +242,7 @@ async def _ask(issuer: PeerId, doors: list[Door], request: bytes, allow: Address
     if not book.learn(issuer, itertools.chain(*found)):
         raise UnreachableError("no address that can be dialled")
     async with (
-        open_session(book, tls.joining_context()) as session,
+        open_session(PeerConnector(book, tls.joining_context())) as session,
         session.post(
             f"https://{host_name(issuer)}{JOIN_PATH}", data=request, allow_redirects=False
         ) as answer,
@@ -225,7 +279,7 @@ async def _numeric(door: Door) -> list[str]:
 
 def _network(remote: str | None) -> str:
     """Return the /24 or /64 of an address: what one household or one attacker has."""
-    if remote is None:
+    if not remote:
         return ""
     ip = ipaddress.ip_address(plain_host(remote))
     prefix = 24 if ip.version == 4 else 64

@@ -22,6 +22,7 @@ from p2ptrain.core.types import PeerId, Seconds, SwarmId
 from p2ptrain.net import tls
 from p2ptrain.net.addresses import Address, AddressBook, AddressFilter
 from p2ptrain.net.certificates import Clock, host_name, wall_clock
+from p2ptrain.net.connector import PeerConnector
 from p2ptrain.net.dialling import explain, open_session
 from p2ptrain.net.gate import KNOCK_PATH
 from p2ptrain.net.identity import Identity
@@ -115,7 +116,7 @@ async def knock(
     book = AddressBook(allow)
     book.learn(here, map(str, addresses))
     nonce = os.urandom(NONCE_BYTES)
-    async with open_session(book, tls.joining_context()) as session:
+    async with open_session(PeerConnector(book, tls.joining_context())) as session:
         _, body = await _post(session, here, Hello(identity.peer, commit(identity.peer, nonce)))
         try:
             greeting = msgspec.msgpack.decode(body, type=Greeting)

@@ -71,6 +71,8 @@ class Lan(RecordUpdateListener):
         visible: what strangers may read, if the owner wants to be asked; asked as often.
 
     state: how it goes, in words for the owner.
+    announced: whether others can find this node now.
+    twin: where another node with the same identity runs, as members there say; None: none was heard.
     """
 
     def __init__(
@@ -87,6 +89,9 @@ class Lan(RecordUpdateListener):
         visible: Callable[[], Visible | None] = lambda: None,
     ) -> None:
         self.state = "starting"
+        self.announced = False
+        self.twin: Address | None = None
+        self._own: set[Address] = set()
         self._swarm = swarm
         self._visible = visible
         self._seal = LanSeal(swarm)
@@ -141,6 +146,7 @@ class Lan(RecordUpdateListener):
                         self._open_record(shown), cooperating_responders=True
                     )
                 names = ", ".join(one.name for one in self._here)
+                self.announced = True
                 self._tell(f"{'shown to everyone' if shown else 'announced'} on {names}")
                 whole = len(network.zeroconf.engine.senders) == len(self._here)
                 ends = loop.time() + (RENEW_S if whole else AGAIN_S)  # an IPv6 address may be too new
@@ -150,6 +156,7 @@ class Lan(RecordUpdateListener):
                     self._tell_again(loop.time())
                     same = self._interfaces() == self._here and self._visible() == shown
             finally:
+                self.announced = False
                 await browser.async_cancel()
 
     def _open_record(self, shown: Visible) -> ServiceInfo:
@@ -158,6 +165,7 @@ class Lan(RecordUpdateListener):
 
     def _record(self) -> ServiceInfo:
         hosts = [host for one in self._here for host in one.addresses]
+        self._own |= {Address(host, self._port) for host in hosts}  # an old record may be heard late
         return ServiceInfo(
             SERVICE,
             f"{secrets.token_hex(NAME_BYTES)}.{SERVICE}",
@@ -178,7 +186,11 @@ class Lan(RecordUpdateListener):
 
     def _hear(self, text: bytes, *, gone: bool) -> None:
         record = self._seal.open(text, self._clock())
-        if record is None or record.peer == self._peer:
+        if record is None:
+            return
+        if record.peer == self._peer:
+            if record.addresses and self._own.isdisjoint(record.addresses):
+                self.twin = None if gone else record.addresses[0]
             return
         if gone:
             self._near.pop(record.peer, None)

@@ -15,6 +15,7 @@ from p2ptrain.core.types import PeerId, Seconds
 from p2ptrain.net.rates import TokenBucket
 from p2ptrain.net.sockets import cut, extra
 from p2ptrain.net.traffic import TrafficBook
+from p2ptrain.net.ways import Path
 
 FRAMES_PER_S = 200
 """Several times what the largest swarm sends to one neighbour; checking them all takes 1.3 % of a core."""
@@ -33,6 +34,9 @@ SIMULTANEOUS_S: Seconds = 10.0
 
 REASON_CHARS_MAX = 100
 """A close frame holds 123 bytes."""
+
+REPLACED = "replaced by a newer connection"
+"""Told to the older of two connections of one peer, if the peer cannot have made both at once."""
 
 _FRAMES = frozenset({WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.PING, WSMsgType.PONG})
 
@@ -55,22 +59,27 @@ class Link:
         peer: the other end.
         socket: the open WebSocket.
         dialler: which of the two dialled.
+        path: how it runs; None: it ended already.
         since: loop time.
         traffic: counts.
 
-    path: the other end's address, for people.
     ending: why it is being closed from here; None: it is not.
     """
 
     def __init__(
-        self, peer: PeerId, socket: WebSocket, dialler: PeerId, since: Seconds, traffic: TrafficBook
+        self,
+        peer: PeerId,
+        socket: WebSocket,
+        dialler: PeerId,
+        path: Path | None,
+        since: Seconds,
+        traffic: TrafficBook,
     ) -> None:
         self.peer = peer
         self.dialler = dialler
+        self.path = path
         self.since = since
         self.ending: str | None = None
-        name = extra(socket, "peername")
-        self.path = f"{name[0]} port {name[1]}" if name else ""
         self._socket = socket
         self._raw = extra(socket, "socket")
         self._traffic = traffic
@@ -78,6 +87,11 @@ class Link:
         self._awake = asyncio.Event()
         self._close_code = Ending.DONE
         self._rate = TokenBucket(FRAMES_PER_S, FRAMES_BURST)
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether another member passes everything on."""
+        return self.path is not None and self.path.is_relayed
 
     def send(self, frame: bytes) -> None:
         """Put a frame into the outbox; the oldest gives way when it is full."""
@@ -185,8 +199,8 @@ def are_simultaneous(new: Link, old: Link) -> bool:
 
 
 def is_better(new: Link, old: Link) -> bool:
-    """Decide which of two simultaneous connections stays: both ends decide alike."""
-    return new.dialler < old.dialler
+    """Decide which of two connections stays, one without a relay if there is one: both ends decide alike."""
+    return (new.is_relayed, new.dialler) < (old.is_relayed, old.dialler)
 
 
 def _lost(error: object) -> str:

@@ -1,6 +1,11 @@
-"""Accepts connections: TLS first, few per address, and none that stays silent."""
+"""Accepts connections: few per address, none that stays silent, and TLS, or who was expected.
+
+Connections that this node made itself for a peer to use, to a relay or to whoever asked to be dialled, are
+greeted in the same way: `adopt`.
+"""
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import Callable
@@ -11,8 +16,12 @@ from p2ptrain.core.errors import P2PTrainError
 from p2ptrain.core.types import Seconds
 from p2ptrain.net.addresses import plain_host
 from p2ptrain.net.background import Background
+from p2ptrain.net.handshakes import Handshakes
+from p2ptrain.net.preamble import Arrivals, read_preamble
+from p2ptrain.net.punch import share
 from p2ptrain.net.sockets import extra
 from p2ptrain.net.tls import PeerContext
+from p2ptrain.net.ways import Path
 
 CONNECTIONS_MAX = 256
 """Sixteen neighbours with five connections each leave room for those who come and go."""
@@ -24,6 +33,11 @@ STRANGERS_MAX = 32
 """Connections without a certificate: they can only join."""
 
 HANDSHAKE_S: Seconds = 5.0
+"""From a connection's beginning to the end of its TLS handshake."""
+
+HANDSHAKE_MIN_S: Seconds = 0.1
+"""For whoever began at the last moment: asyncio wants more than 0."""
+
 STRANGER_S: Seconds = 10.0
 """How long a stranger may stay: joining takes one request."""
 
@@ -40,18 +54,25 @@ class Listener:
     Args:
         server: makes a protocol a connection.
         context: whom this node trusts and what it shows.
-        opened: told of every socket.
+        opened: told of every socket, and how it leads to a peer if it did not come to the port.
+        arrivals: takes those that begin with something else.
     """
 
     def __init__(
-        self, server: web.Server, context: PeerContext, opened: Callable[[socket.socket], None]
+        self,
+        server: web.Server,
+        context: PeerContext,
+        opened: Callable[[socket.socket, Path | None], None],
+        arrivals: Arrivals,
     ) -> None:
         self._server = server
         self._context = context
         self._opened = opened
+        self._arrivals = arrivals
         self._socket: socket.socket | None = None
         self._open: dict[socket.socket, str] = {}
         self._strangers: set[socket.socket] = set()
+        self._handshakes = Handshakes()
         self._background = Background()
 
     @property
@@ -70,14 +91,32 @@ class Listener:
             P2PTrainError: the address or the port is not to be had.
         """
         self._socket = _listen(host, port)
+        share(self._socket)
         self._socket.setblocking(False)
-        self._background.start(self._accept(self._socket))
+        self._accepting = self._background.start(self._accept(self._socket))
 
     async def close(self) -> None:
         """Accept no more, and drop those that are still shaking hands."""
+        if self._socket:
+            with contextlib.suppress(NotImplementedError):  # Windows
+                asyncio.get_running_loop().remove_reader(self._socket)
+            await asyncio.sleep(0)  # whoever was just accepted would be lost if that were cancelled now
+            self._accepting.cancel()
+            await asyncio.sleep(0)  # and closes it only if it began
         await self._background.cancel()
         if self._socket:
             self._socket.close()
+            self._socket = None
+
+    def adopt(self, connection: socket.socket, path: Path) -> None:
+        """Serve whoever is at the other end of a socket that did not come to the port.
+
+        Args:
+            connection: connected and non-blocking; belongs to the listener from now on.
+            path: how the other end is reached.
+        """
+        if self._admit(connection, str(path.relay or path.address), path):
+            self._background.start(self._serve(connection, HANDSHAKE_S))
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -87,25 +126,52 @@ class Listener:
             except OSError:
                 await asyncio.sleep(EXHAUSTED_S)
                 continue
-            host = plain_host(where[0])
-            self._open = {one: name for one, name in self._open.items() if one.fileno() != -1}
-            if len(self._open) >= CONNECTIONS_MAX or (
-                sum(name == host for name in self._open.values()) >= CONNECTIONS_PER_ADDRESS_MAX
-            ):
-                connection.close()
-                continue
-            self._open[connection] = host
-            self._opened(connection)
-            self._background.start(self._greet(connection))
+            if self._admit(connection, plain_host(where[0])):
+                self._background.start(self._watch(connection))
+
+    async def _watch(self, connection: socket.socket) -> None:
+        with self._handshakes.watch(connection):
+            await self._greet(connection)
+
+    def _admit(self, connection: socket.socket, host: str, path: Path | None = None) -> bool:
+        """Count a connection, or close it if there are too many."""
+        self._open = {one: name for one, name in self._open.items() if one.fileno() != -1}
+        if sum(name == host for name in self._open.values()) >= CONNECTIONS_PER_ADDRESS_MAX or (
+            len(self._open) >= CONNECTIONS_MAX and not self._handshakes.make_room()
+        ):
+            connection.close()
+            return False
+        self._open[connection] = host
+        self._opened(connection, path)
+        return True
 
     async def _greet(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + HANDSHAKE_S
+        try:
+            async with asyncio.timeout_at(deadline):
+                preamble = await read_preamble(connection)
+                if preamble is None:
+                    await self._handshakes.place(connection)
+        except OSError:  # a time-out is one
+            connection.close()
+            return
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        if preamble is None:
+            await self._serve(connection, deadline - loop.time())
+        elif not self._arrivals.bring(preamble, connection):
+            connection.close()
+
+    async def _serve(self, connection: socket.socket, handshake_s: Seconds) -> None:
         loop = asyncio.get_running_loop()
         try:
             transport, _ = await loop.connect_accepted_socket(
                 self._server,
                 connection,
                 ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_handshake_timeout=max(handshake_s, HANDSHAKE_MIN_S),
                 ssl_shutdown_timeout=SHUTDOWN_S,
             )
         except OSError:

@@ -6,6 +6,7 @@ PUT /v1/state     the signed state -> 204, or 400 for one that the root did not 
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -23,7 +24,8 @@ from p2ptrain.net.state import STATE_BYTES_MAX, StateKeeper
 STATE_PATH = "/v1/state"
 
 COMPARE_EVERY_S: Seconds = 60.0
-"""A member that nobody can dial learns by asking; an answer of "the same" is 100 bytes (guess)."""
+"""A member that nobody can dial learns by asking one of the others (guess): an answer of "the same" is 100
+bytes, but a question may cost a handshake."""
 
 EXCHANGES_PER_S = 0.5
 EXCHANGES_BURST = 16
@@ -95,10 +97,14 @@ class Spreading:
                 self._background.start(self._tell(peer))
 
     async def run(self) -> None:
-        """Compare with everyone connected now and then, for ever."""
+        """Compare with one after the other of those connected, for ever."""
+        turns: deque[PeerId] = deque()
         while True:
             await asyncio.sleep(COMPARE_EVERY_S)
-            await asyncio.gather(*(self.compare(peer) for peer in self.line.connected))
+            up = self.line.connected
+            turns = deque(peer for peer in turns if peer in up) or deque(up)
+            if turns:
+                await self.compare(turns.popleft())
 
     async def close(self) -> None:
         """Ask nothing more."""

@@ -1,77 +1,70 @@
 """This node's place on the network: it listens, dials, and keeps one connection to each peer.
 
-GET  /v1/ws                   messages, both ways
+GET  /v1/ws                   messages, both ways; `?instead`: in the place of a relayed connection
 GET  /v1/blob/{id}            weights, with Range
 GET  /v1/blob/{id}/chunks     the hashes that the id is made of
 POST /v1/join                 on issuers; the only one for strangers
 POST /v1/renew                on issuers: a fresh certificate, see `renewal`
 GET, PUT /v1/state            what the root says of members, see `spreading`
+POST, PUT /v1/dial-back       whether this node can be dialled, see `dial_back`
+GET, PUT /v1/speed            how fast the line is, see `speed`
+GET  /v1/where                how others see this node, see `reflection`
+/v1/relay                     calls and what is passed on, see `relay`
 """
 
 import asyncio
+import random
+import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import aiohttp
 from aiohttp import web
 
 from p2ptrain.core import limits
-from p2ptrain.core.errors import LocalProtocolError, Offence, RemoteProtocolError, UnreachableError
+from p2ptrain.core.errors import LocalProtocolError, P2PTrainError, UnreachableError
 from p2ptrain.core.types import PeerId, Seconds
-from p2ptrain.net import tls
+from p2ptrain.net import tls, ways
 from p2ptrain.net.addresses import Address, AddressBook, AddressFilter, is_dialable
 from p2ptrain.net.background import Background
 from p2ptrain.net.bandwidth import Bandwidth
 from p2ptrain.net.blob_server import BlobServer
-from p2ptrain.net.certificates import Membership, host_name
-from p2ptrain.net.dialling import explain, open_session
+from p2ptrain.net.certificates import Membership
+from p2ptrain.net.client import DIAL_S, Client
+from p2ptrain.net.dial_back import DialBack
+from p2ptrain.net.dialling import explain
 from p2ptrain.net.gate import make_runner, peer_of
 from p2ptrain.net.identity import Identity
 from p2ptrain.net.join import Reception
-from p2ptrain.net.link import CLOSE_S, Ending, Link, WebSocket, are_simultaneous, is_better
+from p2ptrain.net.link import CLOSE_S, Ending, Link, WebSocket
 from p2ptrain.net.listener import Listener
+from p2ptrain.net.punch import punch
 from p2ptrain.net.rates import Buckets
+from p2ptrain.net.reflection import Mirror, Reflector
+from p2ptrain.net.relay import RelayBounds
+from p2ptrain.net.rendezvous import Rendezvous
 from p2ptrain.net.sockets import Sockets
+from p2ptrain.net.speed import SpeedDesk
+from p2ptrain.net.switchboard import Events, Switchboard
 from p2ptrain.net.traffic import TrafficBook
+from p2ptrain.net.upgrade import SOON_S, Upgrades
+from p2ptrain.net.waiting import Waiting
 
 WS_PATH = "/v1/ws"
-
-DIAL_S: Seconds = 8.0
-"""All addresses of a peer together; less than `link.SIMULTANEOUS_S`."""
+INSTEAD = "instead"
+"""The query of who dials again because it found a better way: the session goes on."""
 
 HEARTBEAT_S: Seconds = 5.0
 """A silent peer is asked after that long, and given up after half as much again."""
-
-RETIRED_S: Seconds = 0.5
-"""A superseded connection is read that long: what was on its way arrives."""
 
 GREETINGS_PER_S = 0.5
 GREETINGS_BURST = 8
 """How often one peer may connect: a lost line is one, a quarrel with itself is many."""
 
-MESSAGE_BYTES_MAX = limits.FRAME_BYTES_MAX + 1
-"""aiohttp's `max_msg_size` is the first size that it refuses."""
 
-GET_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=DIAL_S, sock_read=15.0)
-
-
-class Events(Protocol):
-    """What a transport tells. It calls from its own tasks, never from inside its methods."""
-
-    def peer_up(self, peer: PeerId) -> None:
-        """A connection to a member stands."""
-
-    def peer_down(self, peer: PeerId, reason: str) -> None:
-        """It ended, or a dial failed."""
-
-    def received(self, peer: PeerId, frame: bytes) -> None:
-        """A frame came; nothing in it was looked at."""
-
-    def offended(self, peer: PeerId, offence: Offence, detail: str) -> None:
-        """The peer broke a rule of the transport; `peer_down` follows."""
+NO_BOUNDS = RelayBounds()
 
 
 class Transport:
@@ -89,6 +82,9 @@ class Transport:
         allow: says which addresses may be dialled.
         heartbeat_s: see `HEARTBEAT_S`.
         bandwidth: bounds on weights in each direction; None: none.
+        relay: bounds on what this node passes on for others; None: nothing.
+
+    rendezvous: whoever knows them sets `own` and `candidates` of it.
     """
 
     def __init__(
@@ -105,6 +101,7 @@ class Transport:
         allow: AddressFilter = is_dialable,
         heartbeat_s: Seconds = HEARTBEAT_S,
         bandwidth: Bandwidth | None = None,
+        relay: RelayBounds | None = NO_BOUNDS,
     ) -> None:
         self.traffic = TrafficBook()
         self.bandwidth = bandwidth or Bandwidth()
@@ -113,19 +110,39 @@ class Transport:
         self._refused = refused
         self._heartbeat_s = heartbeat_s
         self._book = AddressBook(allow)
-        self._client = tls.client_context(identity, membership, refused, distrusted)
+        self._sockets = Sockets()
+        self._context = tls.client_context(identity, membership, refused, distrusted)
+        self.client = Client(self._book, self._context, refused, self._sockets.add)
         admits = reception is not None and reception.admits
         self._server = tls.server_context(identity, membership, refused, distrusted, admits=admits)
-        self._links: dict[PeerId, Link] = {}
-        self._running: set[Link] = set()
+        self._switchboard = Switchboard(events, self.traffic)
+        self._waiting = Waiting()
+        rng = random.Random(identity.peer)
+        self._upgrades = Upgrades(self._relayed, self._upgrade, rng)
+        self.mirror = Mirror(self._book, self._context, self._sockets.add, self._here, self._seers)
+        self.rendezvous = Rendezvous(
+            self.client,
+            self._book,
+            refused=refused,
+            opened=self._sockets.add,
+            adopt=self._adopt,
+            punch=lambda targets: punch(self._here(), targets, allow),
+            observed=self.mirror.observed,
+            bounds=relay,
+            rng=rng,
+        )
+        self.client.ways += self.rendezvous.ways
         self._dials: dict[PeerId, asyncio.Task[bool]] = {}
         self._greetings = Buckets(GREETINGS_PER_S, GREETINGS_BURST, limits.PEERS_MAX)
         self._background = Background()
-        self._sockets = Sockets()
-        self._session: aiohttp.ClientSession | None = None
-        self._listener: Listener | None = None
+        self._listeners: list[Listener] = []
+        self._host = ""
         self._leaving = False
-        routes = [*routes, web.get(WS_PATH, self._accept, allow_head=False)]
+        self.dial_back = DialBack(self._context, allow, self._sockets.path, opened=self._sockets.add)
+        routes = [*routes, *self.dial_back.routes(), *SpeedDesk(self.bandwidth).routes()]
+        routes += Reflector(lambda: [one.port for one in self._listeners]).routes()
+        routes += self.rendezvous.routes()
+        routes += [web.get(WS_PATH, self._accept, allow_head=False)]
         if blobs:
             sent = partial(self.traffic.add, "blobs_up")
             routes += BlobServer(blobs, sent, refused, self.bandwidth.up).routes()
@@ -138,44 +155,47 @@ class Transport:
     @property
     def port(self) -> int:
         """The TCP port that this node listens on."""
-        return self._listener.port if self._listener else 0
+        return self._listeners[0].port if self._listeners else 0
 
-    async def start(self, host: str = "", port: int = 0) -> None:
+    async def start(self, host: str = "", port: int = 0, *, second: bool = False) -> None:
         """Listen, and be ready to dial.
 
         Args:
             host: an IP address of this computer; empty for all of them.
             port: 0 for any free one.
+            second: listen on another free port too: for a relay that others ask how they are seen.
 
         Raises:
             P2PTrainError: the address or the port is not to be had.
         """
         await self._runner.setup()
         assert self._runner.server is not None
-        listener = Listener(self._runner.server, self._server, self._sockets.add)
-        listener.start(host, port)
-        self._listener = listener
-        self._session = open_session(self._book, self._client, self._sockets.add)
+        self._host = host
+        for number in (port, 0) if second else (port,):
+            listener = Listener(
+                self._runner.server, self._server, self._sockets.add, self.rendezvous.arrivals
+            )
+            listener.start(host, number)
+            self._listeners.append(listener)
+        self.client.open()
+        self.rendezvous.start()
+        self._background.start(self._upgrades.run())
 
     async def close(self, reason: str = "this computer leaves") -> None:
         """Send what waits in the outboxes, end all connections in order, and leave no socket behind."""
         self._leaving = True
-        if self._listener:
-            await self._listener.close()
-        for dial in list(self._dials.values()):
-            dial.cancel()
-        for link in self._running:
-            link.close(reason, Ending.LEAVING)
-        await self._background.finish(2 * CLOSE_S)
+        for listener in self._listeners:
+            await listener.close()
         await self._background.cancel()
-        if self._session:
-            await self._session.close()
+        await self._switchboard.close(reason, 2 * CLOSE_S)
+        await self.rendezvous.close()
+        await self.client.close()
         await self._runner.cleanup()
         await self._sockets.closed(CLOSE_S)
 
     def renew(self, membership: Membership) -> None:
         """Show a new membership from the next handshake on."""
-        tls.show(self._client, self._identity, membership)
+        tls.show(self._context, self._identity, membership)
         tls.show(self._server, self._identity, membership)
 
     def admit_strangers(self, admits: bool) -> None:
@@ -187,12 +207,16 @@ class Transport:
     @property
     def connected(self) -> Collection[PeerId]:
         """The peers that a frame can be sent to now."""
-        return [peer for peer, link in self._links.items() if link.ending is None]
+        return [link.peer for link in self._switchboard.links()]
 
     def path(self, peer: PeerId) -> str:
         """Say how a peer is connected, for people; empty: it is not."""
-        link = self._links.get(peer)
-        return link.path if link else ""
+        return str(self.way(peer) or "")
+
+    def way(self, peer: PeerId) -> ways.Path | None:
+        """Say how a peer is connected; None: it is not, or no more."""
+        link = self._switchboard.link(peer)
+        return link.path if link else None
 
     def learn(self, peer: PeerId, addresses: Iterable[str]) -> None:
         """Remember where a peer can be reached."""
@@ -214,19 +238,24 @@ class Transport:
         return await asyncio.shield(self._dials[peer])
 
     def send(self, peer: PeerId, frame: bytes) -> None:
-        """Put a frame into a peer's outbox; without a connection it is lost.
+        """Put a frame into a peer's outbox; a known peer without a connection is dialled for it.
 
         Raises:
             LocalProtocolError: it is longer than `limits.FRAME_BYTES_MAX`.
         """
         if len(frame) > limits.FRAME_BYTES_MAX:
             raise LocalProtocolError(f"a frame of {len(frame)} bytes")
-        if self._is_up(peer):
-            self._links[peer].send(frame)
+        if link := self._switchboard.link(peer):
+            link.send(frame)
+        elif not self._leaving and not self._refused(peer) and self._book.knows(peer):
+            if self._waiting.put(peer, frame, asyncio.get_running_loop().time()):
+                self._background.start(self.dial(peer))
+            else:
+                self.traffic.add("dropped", peer, 1)
 
     def hangup(self, peer: PeerId, reason: str) -> None:
         """End the connection to a peer; `reason` is told to it."""
-        if link := self._links.get(peer):
+        if link := self._switchboard.link(peer):
             link.close(reason)
 
     def get(
@@ -248,104 +277,98 @@ class Transport:
         Raises:
             UnreachableError: this node is about to stop, or the peer was turned away.
         """
-        if self._leaving or self._session is None:
+        if self._leaving:
             raise UnreachableError("this computer leaves")
-        if self._refused(peer):  # a connection may stand since before that
-            raise UnreachableError("this peer is refused here")
-        url = f"https://{host_name(peer)}{path}"
-        return self._session.request(
-            method, url, headers=headers, data=data, allow_redirects=False, timeout=GET_TIMEOUT
-        )
+        return self.client.request(method, peer, path, headers, data)
+
+    def address_changed(self) -> None:
+        """This computer is on another network: what went through relays may now go without."""
+        self.mirror.forget()
+        self._upgrades.hurry()
 
     # -- connections -----------------------------------------------------------------------------------
 
     async def _dial(self, peer: PeerId) -> bool:
-        assert self._session is not None
         try:
-            if self._refused(peer):
-                raise OSError("this peer is refused here")
-            async with asyncio.timeout(DIAL_S):
-                socket = await self._session.ws_connect(
-                    f"https://{host_name(peer)}{WS_PATH}",
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
-                    heartbeat=self._heartbeat_s,
-                    autoping=False,
-                    max_msg_size=MESSAGE_BYTES_MAX,
-                    decode_text=False,
-                )
-        except (OSError, aiohttp.ClientError) as error:
+            websocket = await self._connect(peer)
+        except (OSError, aiohttp.ClientError, P2PTrainError) as error:
+            lost = self._waiting.give_up(peer, asyncio.get_running_loop().time())
+            self.traffic.add("dropped", peer, lost)
             if not self._is_up(peer):
                 self._events.peer_down(peer, explain(error))
             return self._is_up(peer)
         finally:
             del self._dials[peer]
-        self._begin(peer, socket, self._identity.peer)
+        self._begin(peer, websocket, self._identity.peer)
         return True
+
+    def _here(self) -> Address:
+        return Address(self._host, self.port)
+
+    def _seers(self) -> list[PeerId]:
+        """Return who may say how this node is seen: relays, then others that were dialled."""
+        dialled = [link.peer for link in self._switchboard.links() if link.dialler == self._identity.peer]
+        return [*self.rendezvous.reservations.relays, *self.rendezvous.candidates(), *dialled]
+
+    def _adopt(self, connection: socket.socket, path: ways.Path) -> None:
+        if not self._listeners or self._leaving:
+            connection.close()
+            return
+        self._listeners[0].adopt(connection, path)
+        self._sockets.add(connection, path)
+
+    def _relayed(self) -> list[PeerId]:
+        return [link.peer for link in self._switchboard.links() if link.is_relayed]
+
+    async def _upgrade(self, peer: PeerId) -> None:
+        """Put a direct connection in the place of a relayed one, if there is a way now."""
+        try:
+            websocket = await self._connect(peer, instead=True)
+        except (OSError, aiohttp.ClientError, P2PTrainError):
+            return
+        self._begin(peer, websocket, self._identity.peer, instead=True)
+        self.client.leave_relays(peer)
+
+    async def _connect(self, peer: PeerId, *, instead: bool = False) -> aiohttp.ClientWebSocketResponse[bool]:
+        async with asyncio.timeout(DIAL_S):
+            return await self.client.connect(
+                peer,
+                f"{WS_PATH}?{INSTEAD}" if instead else WS_PATH,
+                limits.FRAME_BYTES_MAX,
+                heartbeat_s=self._heartbeat_s,
+                autoping=False,
+                relayed=not instead,
+            )
 
     async def _accept(self, request: web.Request) -> web.StreamResponse:
         peer = peer_of(request)
         if not self._greetings.take(peer, asyncio.get_running_loop().time()):
             raise web.HTTPTooManyRequests
-        socket = web.WebSocketResponse(
+        websocket = web.WebSocketResponse(
             timeout=CLOSE_S,
             heartbeat=self._heartbeat_s,
             autoping=False,
-            max_msg_size=MESSAGE_BYTES_MAX,
+            max_msg_size=limits.FRAME_BYTES_MAX + 1,  # the first size that aiohttp refuses
             compress=False,
             decode_text=False,
         )
-        await socket.prepare(request)
-        await self._begin(peer, socket, peer)
-        return socket
+        await websocket.prepare(request)
+        await self._begin(peer, websocket, peer, instead=INSTEAD in request.query)
+        return websocket
 
-    def _begin(self, peer: PeerId, socket: WebSocket, dialler: PeerId) -> asyncio.Task[None]:
-        """Use a new connection, unless another one to the same peer is the better."""
-        link = Link(peer, socket, dialler, asyncio.get_running_loop().time(), self.traffic)
-        old = self._links.get(peer)
-        if old and old.ending is None and are_simultaneous(link, old):
-            if is_better(link, old):
-                link.take_over(old)
-                self._links[peer] = link
-                self._retire(old)
-            else:
-                self._retire(link)
-        else:
-            if old:
-                old.close("replaced by a newer connection", Ending.SUPERSEDED)
-                self._down(old, old.ending or "")
-            self._links[peer] = link
-            self._events.peer_up(peer)
+    def _begin(
+        self, peer: PeerId, websocket: WebSocket, dialler: PeerId, *, instead: bool = False
+    ) -> asyncio.Task[None]:
+        path, now = self._sockets.path(websocket), asyncio.get_running_loop().time()
+        link = Link(peer, websocket, dialler, path, now, self.traffic)
+        running = self._switchboard.begin(link, instead=instead)
+        if link.is_relayed:
+            asyncio.get_running_loop().call_later(SOON_S, self._upgrades.hurry)
+        for frame in self._waiting.take(peer):
+            self.send(peer, frame)
         if self._leaving:
             link.close("this computer leaves", Ending.LEAVING)
-        return self._background.start(self._run(link))
-
-    async def _run(self, link: Link) -> None:
-        reason = "this computer ended the connection"
-        self._running.add(link)
-        try:
-            reason = await link.run(partial(self._received, link))
-        except RemoteProtocolError as error:
-            reason = error.offence
-            self._events.offended(link.peer, error.offence, error.detail)
-        finally:
-            self._running.discard(link)
-            self._down(link, reason)
-
-    def _received(self, link: Link, frame: bytes) -> None:
-        self.traffic.add("messages_down", link.peer, len(frame))
-        if link.ending is None:
-            self._events.received(link.peer, frame)
-
-    def _down(self, link: Link, reason: str) -> None:
-        if self._links.get(link.peer) is link:
-            del self._links[link.peer]
-            self._events.peer_down(link.peer, reason)
-
-    def _retire(self, link: Link) -> None:
-        asyncio.get_running_loop().call_later(
-            RETIRED_S, link.close, "one connection is enough", Ending.SUPERSEDED
-        )
+        return running
 
     def _is_up(self, peer: PeerId) -> bool:
-        link = self._links.get(peer)
-        return link is not None and link.ending is None
+        return self._switchboard.link(peer) is not None

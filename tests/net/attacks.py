@@ -51,10 +51,14 @@ async def knock(port: int, context: ssl.SSLContext | None, peer: PeerId, request
 
 
 class Impostor:
-    """Listens in somebody's place, keeps what it hears, and gives every request the same answer."""
+    """Listens in somebody's place, keeps what it hears, and gives every request the same answer.
 
-    def __init__(self, context: ssl.SSLContext, answer: bytes = b"") -> None:
+    lingers: leaves it to the other side to end the connection.
+    """
+
+    def __init__(self, context: ssl.SSLContext, answer: bytes = b"", *, lingers: bool = False) -> None:
         self.heard = b""
+        self._lingers = lingers
         self._answer = answer
         self.greeted = 0
         self._context = context
@@ -76,7 +80,8 @@ class Impostor:
                 if self._answer:
                     writer.write(self._answer)
                     await writer.drain()
-                    break
+                    if not self._lingers:
+                        break
         writer.transport.abort()
 
 

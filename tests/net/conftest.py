@@ -1,9 +1,10 @@
 """A small swarm on loopback, with real sockets and real TLS."""
 
 import asyncio
+import contextlib
 import importlib.util
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,17 @@ from p2ptrain.net.invite import Door, Invite, create_invite
 from p2ptrain.net.transport import Transport
 
 LOOPBACK = partial(is_dialable, loopback=True)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what is marked `asyncio(loop_factories=("asyncio", "uvloop"))` on both, all else on asyncio."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if any("loop_factories" in mark.kwargs for mark in item.iter_markers("asyncio")):
+        with contextlib.suppress(ImportError):  # there is none for Windows
+            loops["uvloop"] = importlib.import_module("uvloop").new_event_loop
+    return loops
 
 
 class Recorder:
@@ -82,12 +94,13 @@ class Swarm:
         identity: Identity | None = None,
         membership: Membership | None = None,
         host: str = "127.0.0.1",
+        second: bool = False,
         **options: Any,
     ) -> Node:
         identity = identity or Identity.create()
         node = Node(identity, membership or self.certify(identity), **options)
         self.nodes.append(node)
-        await node.transport.start(host)
+        await node.transport.start(host, second=second)
         return node
 
     async def pair(self, **options: Any) -> tuple[Node, Node]:

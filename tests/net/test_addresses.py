@@ -5,7 +5,6 @@ import pytest
 from p2ptrain.core import limits
 from p2ptrain.core.types import PeerId
 from p2ptrain.net.addresses import Address, AddressBook, is_dialable, parse_address, plain_host
-from p2ptrain.net.certificates import host_name
 from p2ptrain.net.rates import Buckets, TokenBucket
 
 PEER = PeerId(bytes(32))
@@ -86,14 +85,11 @@ def test_hosts_are_written_in_one_way():
     assert plain_host("::ffff:1.2.3.4") == "1.2.3.4"
 
 
-async def test_the_book_answers_only_for_peers():
+def test_the_book_knows_what_can_be_dialled():
     book = AddressBook(is_dialable)
     book.learn(PEER, ["203.0.113.9:5000", "nonsense", "127.0.0.1:5000", "203.0.113.9:5000"])
-    found = await book.resolve(host_name(PEER), 443)
-    assert [(one["host"], one["port"]) for one in found] == [("203.0.113.9", 5000)]
-    for host in ("localhost", "example.org", host_name(PeerId(b"x" * 32))):
-        with pytest.raises(OSError, match="no address is known"):
-            await book.resolve(host)
+    assert book.addresses_of(PEER) == (Address("203.0.113.9", 5000),)
+    assert book.addresses_of(PeerId(b"x" * 32)) == ()
 
 
 def test_the_book_is_bounded(monkeypatch):

@@ -222,6 +222,7 @@ def test_the_next_one_is_asked_for_hashes_when_the_first_is_slow(tmp_path):
 # -- liars -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("seed", range(8))
 def test_good_flaky_and_lying_together(tmp_path, seed):
     dice = random.Random(seed)
@@ -238,6 +239,7 @@ def test_good_flaky_and_lying_together(tmp_path, seed):
     assert download.transport.moved < 1.2 * len(DATA)
 
 
+@pytest.mark.attack
 def test_a_liar_is_not_asked_again(tmp_path):
     liar = Source(A, DATA, rate=1e8, wrong=frozenset([5]))
     download = Download(tmp_path, Transport(liar, Source(B, DATA)))
@@ -247,6 +249,7 @@ def test_a_liar_is_not_asked_again(tmp_path):
     assert download.transport.moved <= len(DATA) + MIB + 82 * 32
 
 
+@pytest.mark.attack
 def test_nobody_but_liars(tmp_path):
     liars = [Source(peer, DATA, wrong=frozenset(range(41))) for peer in (A, B)]
     download = Download(tmp_path, Transport(*liars))
@@ -256,6 +259,7 @@ def test_nobody_but_liars(tmp_path):
     assert not (tmp_path / BLOB).exists()
 
 
+@pytest.mark.attack
 def test_a_liar_about_hashes_is_out_before_it_gives_a_byte(tmp_path):
     liar = Source(A, bytes(len(DATA)))
     download = Download(tmp_path, Transport(liar, Source(B, DATA)))

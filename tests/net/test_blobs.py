@@ -143,6 +143,7 @@ async def test_forget(store):
 # -- liars -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.attack
 async def test_a_wrong_chunk_is_found(store):
     size = 3 * MIB
     blob, data = store.put(size)
@@ -158,6 +159,7 @@ async def test_a_wrong_chunk_is_found(store):
     assert (store.fetched / f"{blob}.part").read_bytes() == data[: 2 * MIB]
 
 
+@pytest.mark.attack
 async def test_a_wrong_list_is_found(store, monkeypatch):
     blob, _ = store.put(2 * MIB)
     monkeypatch.setattr(blob_server, "_digests", lambda _: bytes(64))
@@ -166,6 +168,7 @@ async def test_a_wrong_list_is_found(store, monkeypatch):
     assert list(store.fetched.iterdir()) == []
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("claimed", [MIB, 2 * MIB + 1, 2 * MIB - 1, 16 * limits.GIB])
 async def test_a_wrong_size_is_refused_before_anything_is_read(store, claimed):
     blob, _ = store.put(2 * MIB)
@@ -182,6 +185,7 @@ async def test_an_impossible_size_is_our_own_fault(store, claimed):
         await store.fetch(blob, claimed)
 
 
+@pytest.mark.attack
 async def test_a_file_that_is_not_what_its_name_says_is_not_served(store):
     blob = BlobId(Ref("0" * 64))
     (store.folder / blob).write_bytes(b"something else")
@@ -267,6 +271,7 @@ async def test_transfers_are_limited(store, monkeypatch):
             await store.fetch(blob, size)
 
 
+@pytest.mark.attack
 async def test_a_peer_that_is_turned_away_gets_no_more(swarm, tmp_path):
     banned = set()
     store = Store(swarm, tmp_path)

@@ -129,6 +129,7 @@ def test_expired():
     invite().check_expiry(NOW)
 
 
+@pytest.mark.attack
 def test_forged():
     """Longer validity, more uses, another role, another root: each breaks the root's signature."""
     data = _unpack_text(invite(IPV4).encode())
@@ -139,6 +140,7 @@ def test_forged():
             decode_invite(repack(forged))
 
 
+@pytest.mark.attack
 def test_every_changed_letter_is_refused():
     text = invite(IPV4).encode()
     for at, letter in enumerate(text):
@@ -148,6 +150,7 @@ def test_every_changed_letter_is_refused():
                     decode_invite(text[:at] + other + text[at + 1 :])
 
 
+@pytest.mark.attack
 def test_the_bits_that_base32_ignores_count():
     text = invite(IPV4).encode()
     for other in ALPHABET:
@@ -156,6 +159,7 @@ def test_the_bits_that_base32_ignores_count():
                 decode_invite(text[:-1] + other)
 
 
+@pytest.mark.attack
 def test_mutants():
     """A sample of `python -m tests.fuzz`: half of them carry a right checksum."""
     assert accepted_invites(invite(IPV4, NAMED), seed=7, count=20_000) == 0

@@ -113,6 +113,29 @@ async def test_every_address_is_tried(reception, swarm):
     assert welcome.membership.member.slot == 1
 
 
+async def test_who_is_silent_is_asked_last(reception, monkeypatch):
+    """Asking it takes 10 s."""
+    host = await reception.start()
+    there, question, asked = joining.connect, joining._ask, []
+
+    async def connect(address):
+        if address.host == "192.0.2.1":
+            await asyncio.Event().wait()
+        return await there(address)
+
+    async def ask_one(issuer, *rest):
+        asked.append(issuer)
+        return await question(issuer, *rest)
+
+    monkeypatch.setattr(joining, "connect", connect)
+    monkeypatch.setattr(joining, "_ask", ask_one)
+    monkeypatch.setattr(joining, "KNOCK_S", 0.5)
+    silent = Door("192.0.2.1", 5000, Identity.create().peer)
+    welcome = await ask(reception.invite(silent, door(host)))
+    assert welcome.membership.member.slot == 1
+    assert asked == [host.peer]
+
+
 @pytest.mark.usefixtures("no_names")
 async def test_nobody_answers(reception, swarm):
     member = await swarm.node()
@@ -134,6 +157,7 @@ async def test_nobody_answers(reception, swarm):
         await ask(reception.invite())
 
 
+@pytest.mark.attack
 async def test_an_impostor_hears_nothing(reception, attacks):
     """Somebody with another key listens at the issuer's address."""
     impostor = Identity.create()
@@ -145,6 +169,7 @@ async def test_an_impostor_hears_nothing(reception, attacks):
         assert server.heard == b""
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "lie", ["another root", "unsigned manifest", "somebody else's", "expired", "garbage", "endless"]
 )
@@ -185,6 +210,7 @@ async def test_requests_are_bounded(reception, attacks, monkeypatch):
     assert len(reception.admission.book.members) == 1
 
 
+@pytest.mark.attack
 async def test_joins_are_rate_limited(reception, monkeypatch):
     monkeypatch.setattr(joining, "JOINS_BURST", 2)
     host = await reception.start()

@@ -13,6 +13,7 @@ from p2ptrain.net import tls, visitors
 from p2ptrain.net.addresses import Address, AddressBook
 from p2ptrain.net.admission import JoinRefusedError, Refusal
 from p2ptrain.net.certificates import Role, host_name
+from p2ptrain.net.connector import PeerConnector
 from p2ptrain.net.dialling import open_session
 from p2ptrain.net.gate import KNOCK_PATH
 from p2ptrain.net.identity import Identity
@@ -64,7 +65,7 @@ class House:
         book.learn(self.here, [str(self.address)])
         data = question if isinstance(question, bytes) else msgspec.msgpack.encode(question)
         async with (
-            open_session(book, tls.joining_context()) as session,
+            open_session(PeerConnector(book, tls.joining_context())) as session,
             session.post(f"https://{host_name(self.here)}{KNOCK_PATH}", data=data) as answer,
         ):
             return answer.status, await answer.read()

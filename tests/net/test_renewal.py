@@ -12,6 +12,7 @@ from p2ptrain.net.addresses import AddressBook, is_dialable
 from p2ptrain.net.admission import Admission, AdmissionBook, JoinRefusedError, Refusal
 from p2ptrain.net.authority import ISSUER_LIFE, LEAF_LIFE, Root, is_due, renewal_due
 from p2ptrain.net.certificates import Role, check_member, host_name, read_leaf, wall_clock
+from p2ptrain.net.connector import PeerConnector
 from p2ptrain.net.dialling import open_session
 from p2ptrain.net.identity import Identity
 from p2ptrain.net.renewal import (
@@ -240,7 +241,7 @@ async def test_a_stranger_gets_no_certificate_here(reception):
     book = AddressBook(partial(is_dialable, loopback=True))
     book.learn(node.peer, node.addresses)
     async with (
-        open_session(book, tls.joining_context()) as session,
+        open_session(PeerConnector(book, tls.joining_context())) as session,
         session.post(f"https://{host_name(node.peer)}/v1/renew") as answer,
     ):
         assert answer.status == 401

@@ -225,7 +225,7 @@ async def test_a_decision_reaches_members_that_are_connected_only_through_others
     await until(lambda: all(one.keeper.raw == raw for one in (founder, middle, far)))
     assert far.saved == [raw]
     await until(lambda: bad.peer not in far.transport.connected)
-    await until(lambda: far.peer not in bad.transport.connected)
+    await until(lambda: bad.node.events.downs)
     assert (far.peer, "the peer closed the connection: revoked") in bad.node.events.downs
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 
 import pytest
@@ -10,7 +11,8 @@ from p2ptrain.core import limits
 from p2ptrain.core.errors import LocalProtocolError, Offence, P2PTrainError
 from p2ptrain.core.types import PeerId
 from p2ptrain.net import link as links
-from p2ptrain.net import listener, transport
+from p2ptrain.net import listener, switchboard, transport
+from p2ptrain.net.certificates import host_name
 from p2ptrain.net.identity import Identity
 
 
@@ -31,7 +33,7 @@ async def test_frames_go_both_ways(swarm, until):
     assert (one.events.ups, two.events.ups) == ([two.peer], [one.peer])
     counted = one.transport.traffic.of(two.peer)
     assert (counted.messages_up, counted.messages_down) == (6, 7)
-    assert one.transport.path(two.peer) == f"127.0.0.1 port {two.transport.port}"
+    assert one.transport.path(two.peer) == f"direct 127.0.0.1 port {two.transport.port}"
 
 
 async def test_the_largest_frame(swarm, until):
@@ -55,7 +57,7 @@ async def test_order_is_kept(swarm, until):
 @pytest.mark.parametrize("swapped", [False, True])
 async def test_simultaneous_dials_leave_one_connection(swarm, until, monkeypatch, swapped):
     """Nothing is lost, nothing is told twice, and both ends keep the same connection."""
-    monkeypatch.setattr(transport, "RETIRED_S", 0.05)
+    monkeypatch.setattr(switchboard, "RETIRED_S", 0.05)
     one, two = await swarm.pair()
     if swapped:
         one, two = two, one
@@ -71,11 +73,11 @@ async def test_simultaneous_dials_leave_one_connection(swarm, until, monkeypatch
         assert node.events.ups == [other.peer]
         assert node.events.downs == []
         assert sorted(int(frame) for _, frame in node.events.frames) == list(range(20))
-        assert node.transport._links[other.peer].dialler == smaller
+        assert node.transport._switchboard._links[other.peer].dialler == smaller
 
 
 async def test_everybody_dials_everybody(swarm, until, monkeypatch):
-    monkeypatch.setattr(transport, "RETIRED_S", 0.05)
+    monkeypatch.setattr(switchboard, "RETIRED_S", 0.05)
     nodes = [await swarm.node() for _ in range(6)]
     pairs = [(one, two) for one in nodes for two in nodes if one is not two]
     assert all(await asyncio.gather(*(one.dial(two) for one, two in pairs)))
@@ -86,7 +88,7 @@ async def test_everybody_dials_everybody(swarm, until, monkeypatch):
         assert len(node.events.ups) == len(others)
         assert node.events.downs == []
         for other in others:
-            assert node.transport._links[other].dialler == min(node.peer, other)
+            assert node.transport._switchboard._links[other].dialler == min(node.peer, other)
 
 
 async def test_many_dials_at_once_are_one(swarm, until):
@@ -118,11 +120,12 @@ async def test_an_address_that_is_wrong(swarm):
     assert [reason for _, reason in one.events.downs] == [
         "Connection refused",
         "who answers there is not the peer that is meant"
-        f" (Hostname mismatch, certificate is not valid for '{transport.host_name(two.peer)}'.)",
+        f" (Hostname mismatch, certificate is not valid for '{host_name(two.peer)}'.)",
     ]
     assert await one.transport.dial(two.peer, [*third.addresses, "127.0.0.1:1025", *two.addresses])
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:80", "224.0.0.1:5000", "0.0.0.0:5000", "example.org:5000", "127.0.0.1", ""]
 )
@@ -221,40 +224,44 @@ async def test_a_renewed_membership_is_shown(swarm, until):
     renewed = swarm.certify(one.identity, slot=9)
     one.transport.renew(renewed)
     assert await two.dial(one)
-    shown = two.transport._links[one.peer]._socket.get_extra_info("ssl_object").getpeercert(True)
+    shown = two.transport._switchboard._links[one.peer]._socket.get_extra_info("ssl_object").getpeercert(True)
     assert shown == renewed.leaf
 
 
 # -- bounds ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.attack
 async def test_an_oversized_frame_is_charged(swarm, until):
     one, two = await connected(swarm, until)
-    one.transport._links[two.peer].send(bytes(limits.FRAME_BYTES_MAX + 1))
+    one.transport._switchboard._links[two.peer].send(bytes(limits.FRAME_BYTES_MAX + 1))
     await until(lambda: two.events.downs and one.events.downs)
     assert two.events.offences == [(one.peer, Offence.OVERSIZED)]
     assert two.events.frames == []
 
 
+@pytest.mark.attack
 async def test_text_is_charged(swarm, until):
     one, two = await connected(swarm, until)
-    await one.transport._links[two.peer]._socket.send_str("hello")
+    await one.transport._switchboard._links[two.peer]._socket.send_str("hello")
     await until(lambda: two.events.downs)
     assert two.events.offences == [(one.peer, Offence.MALFORMED)]
 
 
+@pytest.mark.attack
 async def test_garbage_is_charged(swarm, until):
     one, two = await connected(swarm, until)
-    one.transport._links[two.peer]._socket._writer.transport.write(b"\xff" * 50)
+    one.transport._switchboard._links[two.peer]._socket._writer.transport.write(b"\xff" * 50)
     await until(lambda: two.events.downs)
     assert two.events.offences == [(one.peer, Offence.MALFORMED)]
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("what", ["frames", "pings"])
 async def test_a_flood_is_charged(swarm, until, monkeypatch, what):
     monkeypatch.setattr(links, "FRAMES_BURST", 100)
     one, two = await connected(swarm, until)
-    link = one.transport._links[two.peer]
+    link = one.transport._switchboard._links[two.peer]
     for _ in range(110):
         await (link._socket.ping() if what == "pings" else link._socket.send_bytes(b"x"))
     await until(lambda: two.events.downs)
@@ -279,10 +286,11 @@ async def test_connecting_again_and_again_is_limited(swarm, until, monkeypatch):
     for _ in range(4):
         outcomes.append(await one.dial(two))
         one.transport.hangup(two.peer, "again")
-        await until(lambda: not one.transport._links)
+        await until(lambda: not one.transport._switchboard._links)
     assert outcomes == [True, True, True, False]
 
 
+@pytest.mark.attack
 async def test_connections_of_one_address_are_limited(swarm, monkeypatch):
     monkeypatch.setattr(listener, "CONNECTIONS_PER_ADDRESS_MAX", 3)
     node = await swarm.node()
@@ -294,6 +302,7 @@ async def test_connections_of_one_address_are_limited(swarm, monkeypatch):
         writer.transport.abort()
 
 
+@pytest.mark.attack
 async def test_silent_connections_are_dropped(swarm, monkeypatch, until):
     monkeypatch.setattr(listener, "HANDSHAKE_S", 0.1)
     node = await swarm.node()
@@ -303,6 +312,7 @@ async def test_silent_connections_are_dropped(swarm, monkeypatch, until):
     writer.transport.abort()
 
 
+@pytest.mark.attack
 async def test_strangers_do_not_stay(reception, attacks, monkeypatch):
     monkeypatch.setattr(listener, "STRANGER_S", 0.1)
     host = await reception.start()
@@ -337,3 +347,16 @@ async def test_close_at_once_after_start(swarm):
     node = await swarm.node()
     await node.transport.close()
     await node.transport.close()
+
+
+async def test_who_comes_while_it_closes_is_not_forgotten(swarm, until):
+    """A socket that was just accepted is closed like any other, not found by the garbage collector."""
+    for steps in range(12):
+        node = await swarm.node()
+        came = socket.create_connection(("127.0.0.1", node.transport.port))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        with came:
+            await node.transport._listeners[0].close()
+            await until(lambda node=node: not node.transport._sockets._open(), timeout_s=0.5)
+    gc.collect()

@@ -16,8 +16,8 @@ from p2ptrain.core.blobid import chunk_digest
 from p2ptrain.core.errors import UnreachableError
 from p2ptrain.core.types import PeerId
 from p2ptrain.net.bandwidth import Bandwidth
+from p2ptrain.net.client import GET_TIMEOUT
 from p2ptrain.net.traffic import TrafficBook
-from p2ptrain.net.transport import GET_TIMEOUT
 
 PIECE_BYTES = 64 * limits.KIB
 
@@ -28,6 +28,8 @@ class _Selector(selectors.DefaultSelector):
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        if ready := super().select(0):
+            return ready
         assert timeout is not None, "everything waits, and for nothing"
         self.now += timeout
         return super().select(0)
