@@ -20,7 +20,7 @@ def bench() -> None:
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Counted rounds.")
 @json_option
 def transfer(size: int, rounds: int, json_file: str | None) -> None:
-    """Fetch weights from another process, in turns with a plain TLS 1.3 socket."""
+    """Fetch weights from another process, also through a relay, in turns with a plain TLS 1.3 socket."""
     from p2ptrain.net.benchmark import measure
 
     with tempfile.TemporaryDirectory(prefix="p2ptrain-bench-") as folder:
@@ -28,10 +28,12 @@ def transfer(size: int, rounds: int, json_file: str | None) -> None:
     if json_file is not None:
         write_json(figures, json_file)
         return
-    say(f"{rounds} rounds of {size} MB between two processes, medians:")
+    say(f"{rounds} rounds of {size} MB between processes, medians:")
     click.echo(f"plain socket  {figures.blocking_tls_mb_s:.0f} MB/s, TLS 1.3, thrown away")
     click.echo(
         f"GET           {figures.get_mb_s:.0f} MB/s, thrown away; {figures.cpu_s_per_gb:.2f} CPU s a GB"
     )
     click.echo(f"ratio         {figures.get_over_blocking_tls:.2f}")
     click.echo(f"fetch         {figures.fetch_mb_s:.0f} MB/s, checked chunk by chunk and on the disk")
+    click.echo(f"relay         {figures.relay_mb_s:.0f} MB/s, a GET through a relay in a third process")
+    click.echo(f"ratio         {figures.relay_splice_over_blocking_tls:.2f}")

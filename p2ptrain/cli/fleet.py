@@ -58,11 +58,11 @@ class Member:
             raise P2PTrainError(f"`p2ptrain {' '.join(words)[:60]}` failed: {done.stderr.strip()}")
         return done.stdout
 
-    def start(self) -> None:
-        """Start the daemon and wait until it answers."""
+    def start(self, *words: str) -> None:
+        """Start the daemon, by another command than `start` if one is given, and wait until it answers."""
         with (self.home / "start.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "p2ptrain", "--home", str(self.home), "start"],
+                [sys.executable, "-m", "p2ptrain", "--home", str(self.home), *(words or ("start",))],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -76,8 +76,8 @@ class Member:
                 self.name = self.status.name
                 return
             time.sleep(LOOK_EVERY_S)
-        words = (self.home / "start.log").read_text(errors="replace").strip()
-        raise P2PTrainError(f"the daemon in {self.home} did not start: {words[-500:]}")
+        said = (self.home / "start.log").read_text(errors="replace").strip()
+        raise P2PTrainError(f"the daemon in {self.home} did not start: {said[-500:]}")
 
     def invite(self) -> str:
         """Make an invite."""

@@ -3,13 +3,17 @@
 import asyncio
 import secrets
 import sys
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
+
+from msgspec.structs import replace
 
 from p2ptrain.cli.output import say
 from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.manifest import Manifest
-from p2ptrain.daemon.config import load_config
-from p2ptrain.daemon.daemon import AlreadyRunningError, Daemon, only_one
+from p2ptrain.daemon.config import Config, check_network, load_config
+from p2ptrain.daemon.daemon import AlreadyRunningError, Daemon, Work, only_one
 from p2ptrain.daemon.home import Home
 from p2ptrain.daemon.logs import close_log, open_log
 from p2ptrain.daemon.swarms import SwarmFolder, Swarms
@@ -35,22 +39,46 @@ def new_seed() -> int:
 def run_here(home: Home, swarm: str | None, *, paused: bool, task: str | None) -> None:
     """Train until stopped."""
     identity = own_identity(home)
-    load_config(home.config)
+    config = load_config(home.config)
+    _stay(home, config, lambda: _choose(home, swarm, identity, task), Work.PAUSED if paused else Work.TRAIN)
+
+
+def serve_here(home: Home, folder: SwarmFolder, given: dict[str, Any]) -> None:
+    """Admit, introduce and relay until stopped.
+
+    Args:
+        home: of this node.
+        folder: of the swarm.
+        given: settings of the network in the place of those in the file.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    config = load_config(home.config)
+    network = replace(config.network, **given)
+    try:
+        check_network(network)
+    except ValueError as error:
+        raise ConfigError(f"a setting is wrong: {error}", "`p2ptrain bootstrap --help`") from None
+    _stay(home, replace(config, network=network), lambda: folder, Work.SERVE)
+
+
+def _stay(home: Home, config: Config, choose: Callable[[], SwarmFolder], work: Work) -> None:
     try:
         with only_one(home):
-            folder = _choose(home, swarm, identity, task)
+            folder = choose()
             open_log(home.log, console=True)
-            started_by = "terminal" if sys.stdin is not None and sys.stdin.isatty() else "program"
             try:
-                asyncio.run(_run(home, folder, paused, started_by))
+                asyncio.run(_run(home, folder, config, work))
             finally:
                 close_log()
     except AlreadyRunningError:
         say("already running; nothing to do")
 
 
-async def _run(home: Home, folder: SwarmFolder, paused: bool, started_by: str) -> None:
-    await Daemon(home, folder, paused=paused, started_by=started_by).run()
+async def _run(home: Home, folder: SwarmFolder, config: Config, work: Work) -> None:
+    started_by = "terminal" if sys.stdin is not None and sys.stdin.isatty() else "program"
+    await Daemon(home, folder, config, work, started_by).run()
 
 
 def _choose(home: Home, swarm: str | None, identity: Identity, task: str | None) -> SwarmFolder:

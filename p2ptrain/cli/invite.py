@@ -3,6 +3,7 @@
 import secrets
 import shutil
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +12,10 @@ from p2ptrain.cli.folders import find_swarm, is_running, tell_daemon
 from p2ptrain.cli.main import home_option
 from p2ptrain.cli.output import json_option, say, table, write_json
 from p2ptrain.cli.quantities import DURATION
+from p2ptrain.core.errors import ControlError
 
 if TYPE_CHECKING:
+    from p2ptrain.core.types import PeerId
     from p2ptrain.daemon.home import Home
     from p2ptrain.daemon.swarms import SwarmFolder
     from p2ptrain.net.invite import Invite
@@ -69,6 +72,7 @@ def make(
     """Make an invite for the swarm NAME, or for the one joined last."""
     from p2ptrain.daemon.addresses import is_only_here
     from p2ptrain.daemon.home import find_home
+    from p2ptrain.net.certificates import Role
 
     place = find_home(home)
     made, addresses = _make(place, find_swarm(home, name), timedelta(seconds=expires), uses, role)
@@ -81,35 +85,50 @@ def make(
     if qr:
         _show_qr(made.encode())
     say(f"admits {uses} computer(s) until {until:%Y-%m-%d %H:%M} UTC; they run: p2ptrain join INVITE --start")
+    if made.role is Role.ISSUER:
+        say("or, on a computer that is always on and need not train: p2ptrain bootstrap INVITE")
     if is_only_here(addresses):
         say("this computer has no network: the invite works on this computer only")
-    if not is_running(place):
+    elif not any(ip_address(door.host).is_global for door in made.doors):
+        say("it works on this network: of nobody who admits an address is known that the internet reaches")
+    if not is_running(place) and len({door.peer for door in made.doors}) == 1:
         say("nobody can join while p2ptrain is not running here: `p2ptrain start`")
 
 
 def _make(
     place: "Home", folder: "SwarmFolder", life: timedelta, uses: int, role: str
 ) -> "tuple[Invite, tuple[str, ...]]":
-    from p2ptrain.core.limits import ADDRESSES_MAX
-    from p2ptrain.daemon.addresses import own_addresses
-    from p2ptrain.daemon.config import load_config
-    from p2ptrain.daemon.invites import DELEGATE_DOORS, Invites, delegate_doors
-    from p2ptrain.net.addresses import parse_address
+    from p2ptrain.daemon.invites import Invites, doors
     from p2ptrain.net.certificates import Role, wall_clock
     from p2ptrain.net.identity import Identity
-    from p2ptrain.net.invite import SEED_BYTES, Door, create_invite
+    from p2ptrain.net.invite import SEED_BYTES, create_invite
 
     root = folder.need_root("ask whoever did for an invite")
-    config = load_config(place.config).network
     peer = Identity.load(place.identity).peer
-    addresses = own_addresses(config.listen, config.port or folder.record().port)
-    doors = [Door(*parse_address(text), peer) for text in addresses]
-    doors = [*doors[: ADDRESSES_MAX - DELEGATE_DOORS], *delegate_doors(folder)][:ADDRESSES_MAX]
+    addresses, absent = _whereabouts(place, folder)
     now = wall_clock()
     seed = secrets.token_bytes(SEED_BYTES)
-    made = create_invite(root, seed, now + life, uses, Role(role), tuple(doors))
+    made = create_invite(root, seed, now + life, uses, Role(role), doors(folder, peer, addresses, absent))
     Invites(folder).remember(made, now)
     return made, addresses
+
+
+def _whereabouts(place: "Home", folder: "SwarmFolder") -> "tuple[tuple[str, ...], list[PeerId]]":
+    """Return where this computer can be reached and who cannot: the running daemon knows best."""
+    from p2ptrain.control.client import Client
+    from p2ptrain.core.types import peer_from_text
+    from p2ptrain.daemon.addresses import given_addresses
+    from p2ptrain.daemon.config import load_config
+
+    try:
+        status = Client(place.control).status()
+    except ControlError:
+        status = None
+    if status is not None and status.swarm.id == folder.swarm.hex():
+        away = [one.peer for one in status.node.peers if one.trouble and not one.connected]
+        return status.addresses, [peer_from_text(peer) for peer in away]
+    config = load_config(place.config).network
+    return given_addresses(config, config.port or folder.record().port), []
 
 
 def _show_qr(text: str) -> None:

@@ -13,6 +13,7 @@ from p2ptrain.core.errors import P2PTrainError
 
 COMMANDS = {
     "start": ("run", "Train: in a swarm, or alone until others join."),
+    "bootstrap": ("bootstrap", "Help a swarm without training: admit, introduce, relay."),
     "stop": ("run", "Save and end the daemon."),
     "pause": ("run", "Stop the work; the daemon stays."),
     "resume": ("run", "Go on with the work."),
@@ -24,6 +25,7 @@ COMMANDS = {
     "swarm": ("swarm", "Make, list, show or leave swarms; let members go."),
     "demo": ("demo", "Watch several real daemons train one network on this computer."),
     "simulate": ("simulate", "Run a whole swarm in virtual time, with faults."),
+    "doctor": ("doctor", "Look for what is wrong, and say what to do about it."),
     "bench": ("bench", "Measure this computer."),
     "replay": ("simulate", "Live the journal of a run again and compare."),
 }

@@ -52,21 +52,19 @@ def start(home: str | None, swarm: str | None, detach: bool, paused: bool, task:
     except ControlError:
         pass
     if detach:
-        _detach(place, swarm, paused, task)
+        words = ["start", *([swarm] if swarm else []), *(["--paused"] if paused else [])]
+        detach_as(place, [*words, *(["--task", task] if task else [])])
         return
     from p2ptrain.cli.foreground import run_here
 
     run_here(place, swarm, paused=paused, task=task)
 
 
-def _detach(home: "Home", swarm: str | None, paused: bool, task: str | None) -> None:
-    """Start the same command in a session of its own, and wait until it answers."""
+def detach_as(home: "Home", words: list[str]) -> None:
+    """Start a command in a session of its own, and wait until its daemon answers."""
     from p2ptrain.control.client import Client
 
-    command = [sys.executable, "-m", "p2ptrain", "--home", str(home.path), "start"]
-    command += [swarm] if swarm else []
-    command += ["--paused"] if paused else []
-    command += ["--task", task] if task else []
+    command = [sys.executable, "-m", "p2ptrain", "--home", str(home.path), *words]
     output = home.path / "start.log"
     with output.open("wb") as log:
         process = subprocess.Popen(
@@ -143,17 +141,29 @@ def show_status(status: "Status") -> str:
     of = f" of {node.steps}" if node.steps else ""
     connected = sum(peer.connected for peer in node.peers)
     until = f" ({node.until})" if node.until else ""
+    up = f"up {human_seconds(status.uptime_s)}"
+    if node.state == "serving":
+        admits = "admits, " if swarm.issuer else ""
+        work = [
+            f"● {node.state:<10}{swarm.name}",
+            f"  why         {admits}{node.reason}",
+            f"  this PC     {status.name}   {up}",
+        ]
+    else:
+        work = [
+            f"● {node.state:<10}{swarm.name}   step {node.step}{of}   loss {number(node.loss)}   "
+            f"accuracy {percent(node.accuracy)}",
+            f"  why         {node.reason}{until}",
+            f"  now         {node.activity or 'nothing yet'}",
+            f"  this PC     {status.name}   {node.samples} samples   {node.parameters} parameters   {up}",
+            f"  saved       step {node.saved_step}",
+        ]
     lines = [
-        f"● {node.state:<10}{swarm.name}   step {node.step}{of}   loss {number(node.loss)}   "
-        f"accuracy {percent(node.accuracy)}",
-        f"  why         {node.reason}{until}",
-        f"  now         {node.activity or 'nothing yet'}",
-        f"  this PC     {status.name}   {node.samples} samples   {node.parameters} parameters   "
-        f"up {human_seconds(status.uptime_s)}",
+        *work,
         f"  network     {connected} of {len(node.peers)} peers connected   "
         f"↑ {human_bytes(status.bytes_sent)}  ↓ {human_bytes(status.bytes_received)}",
         f"  LAN         {status.lan or 'unknown'}",
-        f"  saved       step {node.saved_step}",
+        f"  internet    {status.outside or 'unknown'}",
     ]
     if node.test_accuracy is not None or node.test_loss is not None:
         lines.append(

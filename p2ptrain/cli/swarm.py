@@ -1,8 +1,6 @@
 """Swarms and who is in them: swarm create|list|show|leave|delegate|revoke, join, peers."""
 
-import asyncio
 import secrets
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,9 +26,6 @@ from p2ptrain.core.text import clean
 
 if TYPE_CHECKING:
     from p2ptrain.daemon.swarms import SwarmFolder
-    from p2ptrain.net.identity import Identity
-    from p2ptrain.net.invite import Invite
-    from p2ptrain.net.join import Welcome
 
 
 @click.group()
@@ -166,54 +161,27 @@ def join(ctx: click.Context, invite: tuple[str, ...], yes: bool, start_now: bool
 
     Nothing that comes from the network is run as a program.
     """
-    from p2ptrain.cli.foreground import new_seed, own_identity
-    from p2ptrain.core.envelope import sender_of
+    from p2ptrain.cli.foreground import own_identity
+    from p2ptrain.cli.joining import ask_to_join, keep
     from p2ptrain.core.manifest import decode_manifest
     from p2ptrain.daemon.home import find_home
-    from p2ptrain.daemon.swarms import Swarms
     from p2ptrain.learn.task import check_known
-    from p2ptrain.net.certificates import wall_clock
     from p2ptrain.net.invite import decode_invite
 
     place = find_home(ctx.obj)
-    if not invite:
+    parsed = decode_invite(" ".join(invite)) if invite else None
+    if parsed is None:
         welcome = join_nearby(place, own_identity(place), ask=not yes)
     else:
-        parsed = decode_invite(" ".join(invite))
-        parsed.check_expiry(wall_clock())
-        _show_invite(parsed)
-        if not yes and sys.stdin.isatty():
-            click.confirm("Join?", abort=True, err=True)
-        welcome = asyncio.run(_ask(parsed, own_identity(place)))
+        welcome = ask_to_join(parsed, own_identity(place), confirm=not yes)
     check_known(decode_manifest(welcome.manifest).task)
-    folder = Swarms(place.swarms).add(welcome, new_seed())
-    manifest = folder.manifest()
-    folder.save_contacts({sender_of(raw): raw for raw in welcome.contacts})
-    say(f"joined `{manifest.name}`: {manifest.task} by {manifest.strategy}")
+    folder = keep(place, welcome, parsed)
     if start_now:
         from p2ptrain.cli.run import start
 
         ctx.invoke(start, swarm=folder.swarm.hex(), detach=False, paused=False, task=None)
     else:
         say("next: `p2ptrain start`")
-
-
-async def _ask(invite: "Invite", identity: "Identity") -> "Welcome":
-    """Ask the issuers that the invite names; this computer itself may be among them."""
-    from functools import partial
-
-    from p2ptrain.net.addresses import is_dialable
-    from p2ptrain.net.join import join as ask_issuer
-
-    return await ask_issuer(invite, identity, partial(is_dialable, loopback=True))
-
-
-def _show_invite(invite: "Invite") -> None:
-    where = ", ".join(f"{door.host}:{door.port}" for door in invite.doors)
-    say(f"  swarm        {invite.swarm.hex()[:16]}")
-    say(f"  asks         {where}")
-    say(f"  valid until  {invite.expires_at:%Y-%m-%d %H:%M} UTC, for {invite.uses} computer(s)")
-    say("  others see   your IP address, a nickname, your training results; never files or programs")
 
 
 @click.command(epilog="\b\nExample:\n  p2ptrain peers --json")
@@ -244,7 +212,7 @@ def peers(home: str | None, json_file: str | None) -> None:
                 peer.short,
                 peer.name,
                 seen.path or "—",
-                "—" if peer.step is None else str(peer.step),
+                "bootstrap" if not peer.trains else "—" if peer.step is None else str(peer.step),
                 number(peer.loss),
                 percent(peer.accuracy),
                 human_bytes(seen.bytes_sent),

@@ -1,5 +1,7 @@
 """What front ends see of a daemon: the answers of its control server. Keys are only ever added."""
 
+from typing import Literal
+
 from msgspec import Struct
 
 from p2ptrain.core.view import NodeView
@@ -47,6 +49,7 @@ class Status(Struct, frozen=True):
     """Everything about a running daemon. Times are UTC, ISO 8601; bytes since the start.
 
     lan: how the search on the local network goes, in words.
+    outside: whether others reach this node, in words; router: what the home's router does for that.
     """
 
     schema: int
@@ -67,6 +70,8 @@ class Status(Struct, frozen=True):
     notes: dict[str, int]
     log: str
     lan: str = ""
+    outside: str = ""
+    router: str = ""
 
 
 class Done(Struct, frozen=True):
@@ -115,3 +120,22 @@ class AdmitCommand(Struct, frozen=True):
     """Make a member of whoever shows that code."""
 
     code: str
+
+
+class Finding(Struct, frozen=True):
+    """One thing that `p2ptrain doctor` looked at.
+
+    state: `skipped`: it could not be looked at, or there is nothing to look at.
+    seen: in words. repair: a sentence or a command; empty: nothing needs to be done.
+    """
+
+    name: str
+    state: Literal["ok", "warning", "failure", "skipped"]
+    seen: str
+    repair: str = ""
+
+
+class Checkup(Struct, frozen=True):
+    """What only a running daemon can find out: it asks other members, which takes seconds."""
+
+    findings: tuple[Finding, ...]

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from p2ptrain.control.api import (
     AdmitCommand,
+    Checkup,
     Done,
     Endpoint,
     PauseCommand,
@@ -20,6 +21,9 @@ from p2ptrain.control.api import (
 from p2ptrain.core.errors import ControlError
 
 TIMEOUT_S = 5.0
+CHECKUP_S = 9.0
+"""Members are asked, who may be slow."""
+
 START = "`p2ptrain start` starts it"
 
 T = TypeVar("T")
@@ -68,8 +72,14 @@ class Client:
         """Make a member of whoever shows that code."""
         return self._call("POST", "/v1/admit", AdmitCommand(code), Done)
 
-    def _call(self, method: str, path: str, body: Struct | None, type_: type[T]) -> T:
-        connection = http.client.HTTPConnection("127.0.0.1", self.endpoint.port, timeout=TIMEOUT_S)
+    def checkup(self) -> Checkup:
+        """Ask the daemon to find out how others see it: takes seconds."""
+        return self._call("POST", "/v1/checkup", None, Checkup, CHECKUP_S)
+
+    def _call(
+        self, method: str, path: str, body: Struct | None, type_: type[T], timeout_s: float = TIMEOUT_S
+    ) -> T:
+        connection = http.client.HTTPConnection("127.0.0.1", self.endpoint.port, timeout=timeout_s)
         headers = {"Authorization": f"Bearer {self.endpoint.token}"}
         try:
             connection.request(method, path, msgspec.json.encode(body) if body else None, headers)

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from p2ptrain.core import limits
 from p2ptrain.core.errors import ConfigError
-from p2ptrain.net.addresses import PORT_MIN
+from p2ptrain.net.addresses import PORT_MIN, Address, is_dialable, parse_address, plain_host
 
 MBIT_MIN = 1
 """Below, transfers are given up as stalled, and weights are out of date when they arrive (guess)."""
@@ -23,16 +23,28 @@ class Network(Struct, frozen=True, forbid_unknown_fields=True):
 
     listen: an IP address of this computer; empty: all of them.
     port: TCP; 0: a free one, chosen once and kept for each swarm.
+    address: an IP address that others dial, where this computer cannot know it: rented ones often have a
+    private one, and their provider passes on what comes for a public one. With or without `:port`.
     upload_mbit, download_mbit: at most so many Mbit/s (10^6) of weights leave and enter, all transfers
     together; at least 1; 0: no bound.
     lan: find members on the local network, and be found; only members can read what is announced.
+    map_port: ask the home's router to open the port for others (PCP, NAT-PMP, UPnP).
+    relay: pass on what members say who cannot reach each other, unread, if this node can be reached.
+    relay_mbit, relay_gb_a_day: at most so many Mbit/s (10^6), all of them together, and GB (10^9) a day; each
+    byte comes in and goes out; 0: no bound. By default half of a slow home line, and a third of what the
+    tightest plans allow in a month (guess).
     """
 
     listen: str = ""
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    address: str = ""
     upload_mbit: Annotated[float, Meta(ge=0, le=MBIT_MAX)] = 0.0
     download_mbit: Annotated[float, Meta(ge=0, le=MBIT_MAX)] = 0.0
     lan: bool = True
+    map_port: bool = True
+    relay: bool = True
+    relay_mbit: Annotated[float, Meta(ge=0, le=MBIT_MAX)] = 10.0
+    relay_gb_a_day: Annotated[float, Meta(ge=0, le=1_000_000)] = 10.0
 
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,20 +85,42 @@ def load_config(path: Path) -> Config:
     _check_names(tree, Config, path, "")
     try:
         config = msgspec.convert(tree, Config)
-        _check_network(config.network)
+        check_network(config.network)
     except ValueError as error:  # of msgspec too
         raise ConfigError(f"a setting in {path} is wrong: {error}") from None
     return config
 
 
-def _check_network(network: Network) -> None:
+def check_network(network: Network) -> None:
+    """Demand what types cannot say.
+
+    Raises:
+        ValueError: names the setting.
+    """
     if network.listen and not _is_address(network.listen):
         raise ValueError(f"network.listen: `{network.listen}` is no IP address")
+    if network.address and named_address(network.address, PORT_MIN) is None:
+        raise ValueError(f"network.address: `{network.address}` is no IP address that can be dialled")
     if 0 < network.port < PORT_MIN:
         raise ValueError(f"network.port: nobody dials a port below {PORT_MIN}")
-    for name, mbit in (("upload_mbit", network.upload_mbit), ("download_mbit", network.download_mbit)):
+    for name in ("upload_mbit", "download_mbit", "relay_mbit"):
+        mbit = getattr(network, name)
         if not (mbit == 0 or mbit >= MBIT_MIN):
             raise ValueError(f"network.{name}: weights need at least {MBIT_MIN} Mbit/s; 0 is no bound")
+    if not network.relay_gb_a_day >= 0:  # not a number
+        raise ValueError("network.relay_gb_a_day: a number of GB; 0 is no bound")
+
+
+def named_address(text: str, port: int) -> Address | None:
+    """Read an IP address with or without a port; None: it is none that a peer could have."""
+    try:
+        found = parse_address(text)
+    except ValueError:
+        try:
+            found = Address(plain_host(text), port)
+        except ValueError:
+            return None
+    return found if is_dialable(found, loopback=True) else None
 
 
 def _is_address(text: str) -> bool:

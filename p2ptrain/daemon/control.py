@@ -18,6 +18,7 @@ from p2ptrain import __version__
 from p2ptrain.control.api import (
     TOKEN_BYTES,
     AdmitCommand,
+    Checkup,
     Done,
     Endpoint,
     PauseCommand,
@@ -65,6 +66,10 @@ class Commands(Protocol):
         """Make a member of whoever shows that code; raises ControlError if nobody does."""
         ...
 
+    async def checkup(self) -> Checkup:
+        """Ask members how they see this node."""
+        ...
+
 
 class ControlServer:
     """Listens on a random port of 127.0.0.1 and writes `control.json`."""
@@ -83,6 +88,7 @@ class ControlServer:
         application.router.add_post("/v1/reload", self._reload)
         application.router.add_get("/v1/requests", self._requests)
         application.router.add_post("/v1/admit", self._admit)
+        application.router.add_post("/v1/checkup", self._checkup)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
 
     async def start(self) -> None:
@@ -138,6 +144,9 @@ class ControlServer:
         except ControlError as error:
             return _refuse(404, error.message, error.hint)
 
+    async def _checkup(self, _: web.Request) -> web.StreamResponse:
+        return _answer(await self._commands.checkup())
+
 
 async def _read(request: web.Request, type_: type[Any]) -> Any:
     try:
@@ -152,7 +161,7 @@ async def _read(request: web.Request, type_: type[Any]) -> Any:
     raise web.HTTPBadRequest(text=msgspec.json.encode(refused).decode(), content_type="application/json")
 
 
-def _answer(value: Status | Done | Requests) -> web.Response:
+def _answer(value: Status | Done | Requests | Checkup) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 

@@ -29,6 +29,7 @@ from p2ptrain.core.types import PeerId, Seconds, short
 from p2ptrain.daemon.clock import now
 from p2ptrain.learn.wire import Command
 from p2ptrain.net.blob_fetch import fetch_from_any
+from p2ptrain.net.blob_liars import Liars
 from p2ptrain.net.transport import Transport
 
 
@@ -60,7 +61,8 @@ class Driver:
         note: tells the owner.
 
     saving: a checkpoint was asked for, and has not been answered.
-    greet: told of every peer that was connected.
+    greet: told of every peer that was connected,
+    parted: and of every connection that ended or could not be made, and why.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Driver:
         self.trainer: TrainerPort
         self.saving = False
         self.greet: Callable[[PeerId], None] = lambda _: None
+        self.parted: Callable[[PeerId, str], None] = lambda *_: None
         self._sealer = sealer
         self._opener = opener
         self._journal = journal
@@ -90,6 +93,7 @@ class Driver:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: dict[PeerId, Seconds] = {}
+        self._liars = Liars()
         self._waiting: dict[type[Input], asyncio.Future[None]] = {}
         self._hands: dict[type[Effect], Callable[[Any], None]] = {
             Send: self._send,
@@ -144,6 +148,7 @@ class Driver:
     def peer_down(self, peer: PeerId, reason: str) -> None:
         """A connection ended, or a dial failed."""
         self.feed(inputs.PeerDown(peer, reason))
+        self.parted(peer, reason)
 
     def offended(self, peer: PeerId, offence: Offence, detail: str) -> None:
         """The transport caught a peer."""
@@ -207,15 +212,20 @@ class Driver:
     async def _bring(self, effect: Fetch) -> None:
         """Fetch, have the trainer check, and only then tell the node."""
         file = self._blobs / effect.blob
+
+        def lied(liar: PeerId, error: RemoteProtocolError) -> None:
+            self._liars.add(effect.blob, liar)
+            self.offended(liar, error.offence, error.detail)
+
         try:
             source = await fetch_from_any(
                 self.transport,
-                effect.sources,
+                self._liars.without(effect.blob, effect.sources),
                 effect.blob,
                 effect.size_bytes,
                 self._blobs,
                 effect.timeout_s,
-                lambda liar, error: self.offended(liar, error.offence, error.detail),
+                lied,
             )
             refusal = await self.trainer.accept(effect.blob)
         except P2PTrainError as error:

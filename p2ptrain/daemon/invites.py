@@ -3,20 +3,24 @@
 One file beside the root key. How often one was used is in the book of admissions.
 """
 
+import ipaddress
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
+from p2ptrain.core import limits
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.envelope import Opener
 from p2ptrain.core.errors import ConfigError, RemoteProtocolError
 from p2ptrain.core.messages import Contact
 from p2ptrain.core.types import PeerId, short
 from p2ptrain.daemon.swarms import SwarmFolder
-from p2ptrain.net.addresses import parse_address
+from p2ptrain.net.addresses import VIA, parse_address
 from p2ptrain.net.invite import Door, Invite, decode_invite
 from p2ptrain.net.private_files import read_private, write_private
 from p2ptrain.net.state import read_state
@@ -27,10 +31,6 @@ INVITES_MAX = 1024
 
 FORGET_AFTER = timedelta(days=30)
 """An expired invite is shown that long (guess)."""
-
-
-DELEGATE_DOORS = 3
-"""Of an invite's eight addresses so many are kept for members that may admit too (guess)."""
 
 
 class Made(Struct, frozen=True):
@@ -111,19 +111,60 @@ class Invites:
             ) from None
 
 
-def delegate_doors(folder: SwarmFolder) -> list[Door]:
-    """Return where members that may admit others can be asked: one address each, as far as known."""
+def doors(
+    folder: SwarmFolder, here: PeerId, addresses: Sequence[str], absent: Collection[PeerId] = ()
+) -> tuple[Door, ...]:
+    """Return where new members can ask: at most eight addresses, of bootstraps first.
+
+    Every issuer gets one before any gets a second, so that the swarm survives the loss of any of them.
+
+    Args:
+        folder: of the swarm.
+        here: this node.
+        addresses: where it can be reached.
+        absent: who is known to be away now: they come last.
+    """
+    issuers = sorted(
+        [_Issuer(here, tuple(addresses), trains=True, mine=True), *_delegates(folder)],
+        key=lambda one: (one.peer in absent, one.is_called, one.trains, not one.mine),
+    )
+    found = [_doors_of(issuer) for issuer in issuers]
+    by_turns = [door for turn in zip_longest(*found) for door in turn if door is not None]
+    chosen = by_turns[: limits.ADDRESSES_MAX]
+    return tuple(door for of_one in found for door in of_one if door in chosen)
+
+
+class _Issuer(Struct, frozen=True):
+    peer: PeerId
+    addresses: tuple[str, ...]
+    trains: bool
+    mine: bool = False
+
+    @property
+    def is_called(self) -> bool:
+        """Whether members reach it through a relay only: who is none yet cannot."""
+        return any(text.startswith(VIA) for text in self.addresses)
+
+
+def _delegates(folder: SwarmFolder) -> Iterator[_Issuer]:
     membership = folder.membership()
     delegates = read_state(membership.root_key, folder.state()).delegates
     opener = Opener(SwarmVerifier(membership.root, lambda _: False), membership.swarm, Codec())
-    found = []
     for raw in folder.contacts():
-        with suppress(RemoteProtocolError, ValueError):
+        with suppress(RemoteProtocolError):
             contact = opener.open_statement(raw)
-            message = contact.message
-            if contact.sender in delegates and isinstance(message, Contact) and message.addresses:
-                found.append(Door(*parse_address(message.addresses[0]), contact.sender))
-    return found[:DELEGATE_DOORS]
+            if contact.sender in delegates and isinstance(contact.message, Contact):
+                yield _Issuer(contact.sender, contact.message.addresses, contact.message.trains)
+
+
+def _doors_of(issuer: _Issuer) -> list[Door]:
+    """Return an issuer's addresses, those that the whole internet can use first."""
+    found = []
+    for text in issuer.addresses:
+        with suppress(ValueError):
+            found.append(parse_address(text))
+    found.sort(key=lambda address: not ipaddress.ip_address(address.host).is_global)
+    return [Door(*address, issuer.peer) for address in found]
 
 
 def _list(made: Made, used: int, revoked: bool, now: datetime) -> Listed:

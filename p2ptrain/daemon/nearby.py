@@ -6,9 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from p2ptrain.control.api import Finding
 from p2ptrain.core.types import PeerId, SwarmId
 from p2ptrain.daemon.config import Network
+from p2ptrain.daemon.doctor.findings import skipped
+from p2ptrain.daemon.doctor.verdicts import lan
 from p2ptrain.daemon.logs import logger
+from p2ptrain.net.addresses import Address
 from p2ptrain.net.interfaces import Interface, usable_interfaces
 from p2ptrain.net.transport import Transport
 
@@ -62,6 +66,17 @@ class Nearby:
         if self._lan is None:
             return "not searched yet"
         return f"{self._lan.state}; members found there: {self._lan.near}"
+
+    @property
+    def twin(self) -> Address | None:
+        """Where somebody with this node's identity was heard; None: nowhere."""
+        return self._lan.twin if self._lan else None
+
+    def finding(self) -> Finding:
+        """Say for `p2ptrain doctor` how it goes."""
+        if self._lan is None:
+            return skipped("lan", self.state)
+        return lan(self.state, self._lan.announced, self._lan.near)
 
     def start(self) -> None:
         """Begin; the transport listens already."""

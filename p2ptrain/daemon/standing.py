@@ -7,19 +7,25 @@ from contextlib import suppress
 from aiohttp import web
 
 from p2ptrain.core.errors import Offence, P2PTrainError
-from p2ptrain.core.types import PeerId
+from p2ptrain.core.types import PeerId, Seconds
 from p2ptrain.daemon.issuing import Issuing
 from p2ptrain.daemon.logs import logger
+from p2ptrain.daemon.rejections import BY_ROOT, REVOKED, Rejections
 from p2ptrain.daemon.swarms import SwarmFolder
 from p2ptrain.net.admission import Admission
+from p2ptrain.net.ask import ask
 from p2ptrain.net.authority import is_due
 from p2ptrain.net.certificates import Clock, Membership, Role, read_chain, wall_clock
+from p2ptrain.net.gate import JOIN_PATH
 from p2ptrain.net.identity import Identity
-from p2ptrain.net.join import Reception
+from p2ptrain.net.join import WELCOME_BYTES_MAX, Reception
 from p2ptrain.net.renewal import LOOK_EVERY_S, RenewalDesk, Renewer, ask_for_renewal
 from p2ptrain.net.spreading import Spreading
 from p2ptrain.net.state import StateKeeper
 from p2ptrain.net.transport import Transport
+
+CLAIM_EVERY_S: Seconds = 60.0
+"""How often an issuer that the founder has not appointed yet asks for that (guess)."""
 
 
 class Standing:
@@ -50,7 +56,9 @@ class Standing:
         self._transport: Transport
         self._reception: Reception
         self._folder = folder
+        self._identity = identity
         self._me = identity.peer
+        self._claim = folder.claim()
         self._certificates = certificates
         self._renewed = renewed
         self._clock = clock
@@ -64,6 +72,7 @@ class Standing:
         self._issuing.decided = self.reload
         self._desk = RenewalDesk(self.admission)
         self._news = asyncio.Event()
+        self._rejections = Rejections()
 
     @property
     def admission(self) -> Admission | None:
@@ -97,9 +106,23 @@ class Standing:
 
     def greet(self, peer: PeerId) -> None:
         """Compare what is known with a peer that was just connected."""
+        self._rejections.welcomed()
         self._spreading.greet(peer)
+        if self._claim is not None and peer in self._founders():
+            self._news.set()
         if is_due(self._renewer.membership.leaf, self._clock()) and peer in self._issuers():
             self._news.set()  # perhaps it is on for a few minutes only
+
+    def parted(self, peer: PeerId, reason: str) -> None:
+        """A connection ended, or a dial failed."""
+        self._rejections.parted(peer, reason)
+
+    @property
+    def trouble(self) -> str:
+        """Why nobody talks to this node, if that is so; empty: it is welcome, as far as is known."""
+        if self._keeper.revokes(self._me):
+            return BY_ROOT
+        return "" if self._transport.connected else self._rejections.words
 
     def reload(self) -> str:
         """Take what a command of the owner wrote, and tell everyone; return it in words."""
@@ -117,7 +140,7 @@ class Standing:
         logger.info("%s", self._keeper.describe())
         revoked = self._keeper.revoked
         for peer in self._turned_out(revoked - self._known):
-            self._transport.hangup(peer, "the swarm revoked this membership")
+            self._transport.hangup(peer, REVOKED)
             self._turned_away(peer)
         if self._me in revoked - self._known:
             self._lament()
@@ -147,10 +170,12 @@ class Standing:
         while True:
             try:
                 self._issuing.keep_fresh()
+                await self._show_claim()
                 delay_s = await self._renewer.step()
             except (OSError, P2PTrainError) as error:  # of our own files
                 logger.error("certificates could not be renewed: %s", error)
                 delay_s = LOOK_EVERY_S
+            delay_s = delay_s if self._claim is None else min(delay_s, CLAIM_EVERY_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._news.wait()
@@ -163,6 +188,25 @@ class Standing:
         issuers = [peer for peer, chain in self._certificates() if self._may_issue(peer, chain)]
         up = set(self._transport.connected)
         yield from sorted(issuers, key=lambda peer: (peer not in up, peer))
+
+    def _founders(self) -> list[PeerId]:
+        """Issuers that no state names: the founder is, who makes others issuers by the root key."""
+        return [peer for peer in self._issuers() if peer not in self._keeper.state.delegates]
+
+    async def _show_claim(self) -> None:
+        """Show the founder the invite by which this node may admit others: a deputy let it in."""
+        if self._claim is None:
+            return
+        if self.admission is not None:
+            self._folder.save_claim(None)
+            self._claim = None
+            return
+        for founder in self._founders():
+            request = self._claim.request(self._identity, founder)
+            with suppress(P2PTrainError):
+                await ask(
+                    self._transport, "POST", founder, JOIN_PATH, data=request, bytes_max=WELCOME_BYTES_MAX
+                )
 
     def _may_issue(self, peer: PeerId, chain: bytes) -> bool:
         may = read_chain(chain).role is Role.ISSUER or peer in self._keeper.state.delegates

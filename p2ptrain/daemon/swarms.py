@@ -8,6 +8,7 @@ root, issuer      keys, on the computer that made the swarm
 invites           what was invited by, on the same computer
 state             what the root decided since, see `net/state.py`
 admissions        whom this node admitted
+claim             the invite that lets this node issue, until the founder has seen it
 visible           there if strangers on the local network may ask to join
 blobs/            weights that peers may fetch
 checkpoint/       where training goes on
@@ -26,7 +27,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from filelock import FileLock
 from msgspec import Struct
 
-from p2ptrain.core.errors import ConfigError, P2PTrainError, RemoteProtocolError
+from p2ptrain.core.errors import ConfigError, InviteError, P2PTrainError, RemoteProtocolError
 from p2ptrain.core.manifest import Manifest, decode_manifest
 from p2ptrain.core.text import clean
 from p2ptrain.core.types import PeerId, SwarmId
@@ -34,6 +35,7 @@ from p2ptrain.net.admission import Admission, AdmissionBook, decode_book
 from p2ptrain.net.authority import Issuer, Root, decode_issuer, decode_root
 from p2ptrain.net.certificates import Clock, Membership, Role, decode_membership, wall_clock
 from p2ptrain.net.identity import Identity
+from p2ptrain.net.invite import Invite, decode_invite
 from p2ptrain.net.join import Welcome
 from p2ptrain.net.private_files import read_private, write_private
 from p2ptrain.net.state import SwarmState, is_newer, read_state, sign_state
@@ -161,6 +163,14 @@ class SwarmFolder:
             ) from None
         return raw
 
+    def claim(self) -> Invite | None:
+        """Read the invite by which this node may issue, until the founder has seen it."""
+        path = self.path / "claim"
+        try:
+            return decode_invite(_read(path).decode()) if path.exists() else None
+        except (InviteError, UnicodeDecodeError):
+            return None
+
     # -- writing -----------------------------------------------------------------------------------
 
     @property
@@ -174,6 +184,13 @@ class SwarmFolder:
             (self.path / "visible").touch()
         else:
             (self.path / "visible").unlink(missing_ok=True)
+
+    def save_claim(self, invite: Invite | None) -> None:
+        """Keep it: a secret. None: it has been seen."""
+        if invite is None:
+            (self.path / "claim").unlink(missing_ok=True)
+        else:
+            write_private(self.path / "claim", invite.encode().encode())
 
     def save_record(self, record: Record) -> None:
         """Keep a changed record."""

@@ -11,7 +11,10 @@ import psutil
 
 from p2ptrain.core.errors import LocalProtocolError, P2PTrainError
 from p2ptrain.core.inputs import Input, TrainerLost
+from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.types import BlobId, Seconds
+from p2ptrain.daemon.config import Training
+from p2ptrain.daemon.swarms import SwarmFolder
 from p2ptrain.learn import wire
 
 RETRY_FIRST_S: Seconds = 1.0
@@ -184,6 +187,53 @@ class Trainer:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         last = next((line for line in reversed(self._last_words) if line.strip()), "")
         return f"the trainer {how}" + (f": {last}" if last else "")
+
+
+class NoTrainer:
+    """In place of a `Trainer` where nothing is trained."""
+
+    pid = None
+
+    def send(self, command: wire.Command) -> None:
+        """Ignore it."""
+
+    async def accept(self, blob: BlobId) -> str:
+        """Refuse to judge.
+
+        Raises:
+            P2PTrainError: always.
+        """
+        raise P2PTrainError("this computer does not train")
+
+    async def run(self) -> None:
+        """Do nothing, for ever."""
+        await asyncio.Event().wait()
+
+    async def quit(self) -> None:
+        """There is nothing to finish."""
+
+    def kill(self) -> None:
+        """There is nothing to end."""
+
+
+def trainer_setup(manifest: Manifest, config: Training, folder: SwarmFolder) -> wire.Setup:
+    """Gather what a trainer of that swarm is told."""
+    return wire.Setup(
+        task=manifest.task,
+        task_config=manifest.task_config,
+        seed=manifest.seed,
+        peer_seed=folder.record().seed,
+        slot=folder.membership().member.slot,
+        parts=manifest.parts,
+        pool=manifest.pool,
+        skew=manifest.skew,
+        steps=manifest.steps,
+        codec=manifest.codec,
+        device=config.device,
+        threads=config.threads,
+        blob_folder=str(folder.blobs),
+        checkpoint_folder=str(folder.checkpoint),
+    )
 
 
 def _be_nice(pid: int) -> None:

@@ -119,9 +119,9 @@ class Home(Member):
         made = self.call(*create, "--spread-set", "period_s=0.5", *words)
         assert made.code == 0, made.err
 
-    def invite(self) -> str:
+    def invite(self, *words: str) -> str:
         """Make an invite."""
-        return str(self.call("invite", "--json").json["invite"])
+        return str(self.call("invite", "--json", *words).json["invite"])
 
     def join(self, invite: str) -> Outcome:
         """Join by an invite."""
@@ -129,10 +129,10 @@ class Home(Member):
 
     # -- life --------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the daemon and wait until it answers."""
+    def start(self, *words: str) -> None:
+        """Start the daemon, by another command than `start` if one is given, and wait until it answers."""
         with self._marked():
-            super().start()
+            super().start(*words)
 
     def trains(self) -> None:
         """Start the daemon and wait until it trains."""

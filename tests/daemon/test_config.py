@@ -81,7 +81,7 @@ def test_an_address_of_another_computer_is_a_sentence(home: Home) -> None:
     assert "cannot listen on 192.0.2.1" in said.err
 
 
-@pytest.mark.parametrize("name", ["upload_mbit", "download_mbit"])
+@pytest.mark.parametrize("name", ["upload_mbit", "download_mbit", "relay_mbit"])
 @pytest.mark.parametrize("value", ["-1", "0.5", "nan", "inf", "1e9", '"fast"'])
 def test_a_bound_on_bytes_is_none_or_one_that_works(name: str, value: str, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
@@ -96,3 +96,21 @@ def test_bounds_on_bytes(tmp_path: Path) -> None:
     network = load_config(path).network
     assert (network.upload_mbit, network.download_mbit) == (4.0, 12.5)
     assert (Config().network.upload_mbit, Config().network.download_mbit) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", '"much"'])
+def test_what_is_passed_on_in_a_day_is_a_number(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[network]\nrelay_gb_a_day = {value}")
+    with pytest.raises(ConfigError, match="relay_gb_a_day"):
+        load_config(path)
+
+
+def test_what_is_given_to_others_as_a_relay(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[network]\nrelay = false\nrelay_mbit = 50\nrelay_gb_a_day = 0")
+    network = load_config(path).network
+    assert (network.relay, network.relay_mbit, network.relay_gb_a_day) == (False, 50.0, 0.0)
+    given = Config().network
+    assert given.relay
+    assert min(given.relay_mbit, given.relay_gb_a_day) > 0

@@ -1,14 +1,20 @@
-"""Who may control a daemon: its owner with the token, no web page, nobody else; and what garbage gets."""
+"""Who may control a daemon: its owner with the token, no web page, nobody else; and what garbage gets.
+
+`pytest -m attack` of this file are the 11 cases that were found before the code was written.
+"""
 
 import asyncio
 import logging
 import os
 import re
 import stat
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from p2ptrain.control.api import Done, Endpoint, Status
@@ -16,8 +22,12 @@ from p2ptrain.control.client import Client
 from p2ptrain.core.errors import ControlError
 from p2ptrain.daemon import control
 from p2ptrain.daemon.control import BODY_BYTES_MAX, ControlServer
+from p2ptrain.daemon.home import Home
 
 ANSWER_S = 30.0
+NOBODY = 65534
+
+attack = pytest.mark.attack
 
 
 class Owner:
@@ -49,6 +59,7 @@ class Door:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.owner = Owner()
+        self.heads: list[bytes] = []
         self.server = ControlServer(self.owner, path, "now", "test")
 
     @property
@@ -74,6 +85,7 @@ class Door:
         try:
             async with asyncio.timeout(ANSWER_S):
                 head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
                 size = re.search(rb"Content-Length: (\d+)", head)
                 return int(head.split()[1]), await reader.readexactly(int(size[1]) if size else 0)
         finally:
@@ -111,8 +123,7 @@ async def test_the_right_token_is_answered(door: Door) -> None:
     ]
 
 
-@pytest.mark.parametrize("token", ["wrong", "", "ungülti\udcff"], ids=["wrong", "none", "not text"])
-async def test_without_the_right_token_nothing_is_done(door: Door, token: str) -> None:
+async def refuses(door: Door, token: str) -> None:
     for line in ("GET /v1/status", "POST /v1/stop", "GET /v1/nothing"):
         status, body = await door.ask(line, token=token)
         assert status == 401
@@ -120,15 +131,28 @@ async def test_without_the_right_token_nothing_is_done(door: Door, token: str) -
     assert door.owner.commands == []
 
 
-async def test_a_token_that_begins_right_is_wrong(door: Door) -> None:
+@attack
+async def test_control_01_without_a_token_nothing_is_done(door: Door) -> None:
+    await refuses(door, "")
+
+
+@attack
+@pytest.mark.parametrize("token", ["wrong", "ungülti\udcff"], ids=["wrong", "not text"])
+async def test_control_02_with_a_wrong_token_nothing_is_done(door: Door, token: str) -> None:
+    await refuses(door, token)
+
+
+@attack
+async def test_control_03_a_token_that_begins_right_is_wrong(door: Door) -> None:
     assert (await door.ask(token=door.endpoint.token[:-1]))[0] == 401
     assert (await door.ask(token=door.endpoint.token + "a"))[0] == 401
 
 
+@attack
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}"]
 )
-async def test_a_name_that_was_bent_to_this_computer_is_refused(door: Door, host: str) -> None:
+async def test_control_04_a_name_that_was_bent_to_this_computer_is_refused(door: Door, host: str) -> None:
     """DNS rebinding: a page's own name leads here, so the browser believes it talks to the page's server."""
     status, body = await door.ask(host=host.format(port=door.endpoint.port))
     assert status == 403
@@ -136,49 +160,60 @@ async def test_a_name_that_was_bent_to_this_computer_is_refused(door: Door, host
     assert door.owner.commands == []
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "Origin: https://evil.example",
-        "Origin: null",
-        "Origin: http://127.0.0.1:8000",
-        "Sec-Fetch-Site: cross-site",
-        "Sec-Fetch-Site: same-site",
-        "Sec-Fetch-Site: same-origin",
-    ],
-)
-async def test_what_a_web_page_sends_is_refused_even_with_the_token(door: Door, header: str) -> None:
+async def is_refused(door: Door, header: str) -> None:
     for line in ("GET /v1/status", "POST /v1/stop"):
         status, body = await door.ask(line, header)
         assert (status, sentence(body)) == (403, "web pages may not talk to the daemon")
     assert door.owner.commands == []
 
 
-async def test_a_browser_that_simply_opens_the_address_learns_nothing(door: Door) -> None:
+@attack
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:8000"])
+async def test_control_05_what_a_page_sends_is_refused_even_with_the_token(door: Door, origin: str) -> None:
+    await is_refused(door, f"Origin: {origin}")
+
+
+@attack
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
+async def test_control_06_what_a_page_fetches_without_saying_its_origin_is_refused(
+    door: Door, site: str
+) -> None:
+    await is_refused(door, f"Sec-Fetch-Site: {site}")
+
+
+@attack
+async def test_control_07_a_browser_that_simply_opens_the_address_learns_nothing(door: Door) -> None:
     status, body = await door.ask("GET /", "Sec-Fetch-Site: none", "User-Agent: Mozilla/5.0", token="")
     assert status == 401
     assert b"p2ptrain" not in body.lower()
 
 
-async def test_a_preflight_of_a_web_page_gets_no_permission(door: Door) -> None:
-    asks = ["Origin: https://evil.example", "Access-Control-Request-Method: POST"]
-    status, body = await door.ask("OPTIONS /v1/stop", *asks, token="")
-    assert status == 403
-    assert b"Access-Control" not in body
+@attack
+async def test_control_08_no_page_ever_gets_a_permission(door: Door) -> None:
+    """A preflight is refused, and no answer, good or bad, lets a page read it."""
+    origin = "Origin: https://evil.example"
+    asks = [origin, "Access-Control-Request-Method: POST"]
+    assert (await door.ask("OPTIONS /v1/stop", *asks, token=""))[0] == 403
+    assert (await door.ask("OPTIONS /v1/stop", *asks))[0] == 403
+    assert (await door.ask("OPTIONS /v1/stop"))[0] == 405
+    await door.ask("GET /v1/status")
+    await door.ask("GET /v1/nothing")
+    await door.ask("GET /v1/status", token="")
+    assert len(door.heads) == 6
+    assert b"access-control" not in b"".join(door.heads).lower()
 
 
 # -- what ------------------------------------------------------------------------------------------
 
 
-async def test_an_unknown_path_is_not_there_and_says_no_more(door: Door) -> None:
+@attack
+async def test_control_09_only_the_commands_are_there_and_each_in_one_way(door: Door) -> None:
     for line in ("GET /v2/status", "GET /v1/../control.json", "GET /", "DELETE /v1/other"):
         status, body = await door.ask(line)
         assert status == 404
         assert body == b"404: Not Found"
-
-
-async def test_a_command_cannot_be_given_by_get(door: Door) -> None:
-    assert (await door.ask("GET /v1/stop"))[0] == 405
+    for line in ("GET /v1/stop", "PUT /v1/stop", "POST /v1/status", "TRACE /v1/status"):
+        assert (await door.ask(line))[0] == 405
     assert door.owner.commands == []
 
 
@@ -193,7 +228,8 @@ async def test_garbage_is_answered_with_a_sentence(door: Door, body: bytes) -> N
     assert door.owner.commands == []
 
 
-async def test_a_body_that_is_too_large_is_refused(door: Door) -> None:
+@attack
+async def test_control_10_a_body_that_is_too_large_is_refused(door: Door) -> None:
     body = b'{"reason":"' + b"a" * BODY_BYTES_MAX + b'"}'
     assert (await door.ask("POST /v1/pause", body=body))[0] == 413
     assert door.owner.commands == []
@@ -232,9 +268,47 @@ async def test_nothing_that_a_stranger_sends_reaches_the_log(
 # -- control.json ----------------------------------------------------------------------------------
 
 
+@attack
 @pytest.mark.skipif(os.name != "posix", reason="file modes")
-async def test_only_the_owner_can_read_the_token(door: Door) -> None:
-    assert stat.S_IMODE(door.path.stat().st_mode) == 0o600
+async def test_control_11_another_user_of_this_computer_cannot_read_the_token() -> None:
+    """Whatever the owner's umask is, and whatever lay there before."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        await keeps_the_token(Home(Path(folder) / "home"))
+
+
+async def keeps_the_token(home: Home) -> None:
+    before = os.umask(0)
+    try:
+        home.prepare()
+        home.control.write_text("readable by all")
+        home.control.chmod(0o666)
+        door = Door(home.control)
+        await door.server.start()
+    finally:
+        os.umask(before)
+    try:
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (home.path, home.swarms)] == [0o700, 0o700]
+        assert stat.S_IMODE(home.control.stat().st_mode) == 0o600
+        assert [path.name for path in home.path.iterdir() if path.is_file()] == ["control.json"]
+        if os.geteuid() == 0:
+            home.path.chmod(0o755)
+            assert not await asyncio.to_thread(may_nobody_read, home.control)
+            home.control.chmod(0o644)  # the control: it is the mode that holds
+            assert await asyncio.to_thread(may_nobody_read, home.control)
+        assert (await door.ask(token="guess"))[0] == 401
+    finally:
+        await door.server.close()
+
+
+def may_nobody_read(path: Path) -> bool:
+    """Try it as a user without rights."""
+    return subprocess.run(["cat", path], user=NOBODY, group=NOBODY, capture_output=True).returncode == 0
+
+
+async def test_only_this_computer_can_connect(door: Door) -> None:
+    listening = [one for one in psutil.Process().net_connections("tcp") if one.status == "LISTEN"]
+    assert {one.laddr.ip for one in listening if one.laddr.port == door.endpoint.port} == {"127.0.0.1"}
 
 
 async def test_every_start_has_a_token_of_its_own(door: Door) -> None:

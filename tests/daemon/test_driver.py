@@ -9,13 +9,13 @@ import pytest
 
 from p2ptrain.core import inputs
 from p2ptrain.core.effects import Checkpoint, Effect, Fetch, Hangup, Note, SetTimer, Sign
-from p2ptrain.core.errors import Offence, P2PTrainError, UnreachableError
+from p2ptrain.core.errors import Offence, P2PTrainError, RemoteProtocolError, UnreachableError
 from p2ptrain.core.inputs import Input
 from p2ptrain.core.types import BlobId, PeerId, Ref
 from p2ptrain.daemon import driver as drivers
 from p2ptrain.daemon.driver import Driver
 
-SOURCE = PeerId(bytes(32))
+SOURCE, LIAR = PeerId(bytes(32)), PeerId(b"x" * 32)
 BLOB = BlobId(Ref("a" * 64))
 FETCH = Fetch(BLOB, 4, (SOURCE,), 5.0)
 
@@ -95,9 +95,9 @@ class Scene:
         self.transport = Transport()
         self.driver.transport = self.transport  # type: ignore[assignment]
 
-    async def fetch(self) -> None:
+    async def fetch(self, wish: Fetch = FETCH) -> None:
         """Let the node wish for weights, and wait for what comes of it."""
-        self.node.answers[inputs.Resumed] = [FETCH]
+        self.node.answers[inputs.Resumed] = [wish]
         self.driver.feed(inputs.Resumed())
         async with asyncio.timeout(10):
             while not {"Fetched", "FetchFailed"} & set(self.node.kinds()):
@@ -176,6 +176,36 @@ async def test_a_failed_fetch_is_a_sentence_and_blames_nobody(
     scene = Scene(tmp_path, approve)
     await scene.fetch()
     assert scene.node.seen[-1] == inputs.FetchFailed(BLOB, "nobody answers")
+
+
+@pytest.mark.attack
+async def test_who_gave_wrong_bytes_is_not_asked_for_that_blob_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many fetches later, and after its ban has ended; other blobs are another matter."""
+    asked: list[tuple[BlobId, tuple[PeerId, ...]]] = []
+
+    async def lie(
+        transport: Any, sources: Any, blob: BlobId, size: int, folder: Path, timeout_s: float, lied: Any
+    ) -> PeerId:
+        asked.append((blob, sources))
+        if LIAR in sources:
+            lied(LIAR, RemoteProtocolError(Offence.WRONG_BYTES, "chunk 2 does not match"))
+        raise UnreachableError("nobody answers")
+
+    monkeypatch.setattr(drivers, "fetch_from_any", lie)
+    scene = Scene(tmp_path, approve)
+    other = BlobId(Ref("b" * 64))
+    for blob in (BLOB, BLOB, other, BLOB, other):
+        scene.node.seen.clear()
+        await scene.fetch(Fetch(blob, 4, (LIAR, SOURCE), 5.0))
+    assert asked == [
+        (BLOB, (LIAR, SOURCE)),
+        (BLOB, (SOURCE,)),
+        (other, (LIAR, SOURCE)),
+        (BLOB, (SOURCE,)),
+        (other, (SOURCE,)),
+    ]
 
 
 async def test_it_knows_whether_a_checkpoint_is_being_written(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ def test_among_daemons(homes: MakeHome) -> None:
     until(lambda: connected(founder) == {good.now().peer}, "the good are not connected")
     until(lambda: connected(good) == {founder.now().peer}, "the good are not connected")
     assert "the swarm revoked this membership" in bad.log
+    until(lambda: "the swarm revoked this membership" in bad.now().node.reason, "it is not said why")
+    assert "revoked" in bad.call("status").out
+    assert all("revoked" not in home.now().node.reason for home in (founder, good))
 
     # Everyone keeps it and shows it.
     for home in (founder, good):

@@ -100,7 +100,7 @@ def test_everyone_shows_paths_and_bytes(run: Run) -> None:
         assert {entry["peer"] for entry in answer["traffic"]} == {peer.peer for peer in status.node.peers}
         assert {peer["peer"] for peer in answer["peers"]} == {peer.peer for peer in status.node.peers}
         for entry in answer["traffic"]:
-            assert entry["path"].startswith("127.0.0.1 port ")
+            assert entry["path"].startswith("direct 127.0.0.1 port ")
             assert entry["path"] in shown
             assert entry["bytes_sent"] > 0
             assert entry["bytes_received"] > 0
