@@ -1,0 +1,46 @@
+"""Whole daemons through storms: after each, everybody holds fresh state of everybody within 20 s.
+
+The first seeds of `python -m tests.whole --seeds 60`, which takes ten minutes on two cores (guess).
+"""
+
+import pytest
+
+from tests.whole import scenario
+from tests.whole.scenario import Result
+
+SEEDS = 12
+PEERS = 16
+MINUTES = 20.0
+"""11 to 18 CPU s a seed, twice as much for gossip (measured on busy cores, LOG.md)."""
+
+REAL_SEEDS = 2
+REAL_MINUTES = 3.0
+"""With TLS and signatures by OpenSSL."""
+
+
+def live(seed: int, peers: int, minutes: float, *, real: bool = False) -> Result:
+    result = scenario.run(seed, peers=peers, minutes=minutes, real=real)
+    again = f"seed {seed}; again: {scenario.command(seed, peers, minutes, real=real)}"
+    assert result.failures == (), again
+    assert result.healings, "a run without a storm shows nothing"
+    assert max(result.healings) <= scenario.HEALED_S
+    return result
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(1, SEEDS + 1))
+def test_every_node_hears_from_every_other_soon_after_a_storm(seed: int) -> None:
+    result = live(seed, PEERS, MINUTES)
+    assert sum(result.faults.values()) > MINUTES
+    assert "peer_charged" not in result.notes
+
+
+@pytest.mark.parametrize("seed", range(1, REAL_SEEDS + 1))
+def test_the_same_holds_with_all_of_tls_and_of_the_signatures(seed: int) -> None:
+    live(seed, 8, REAL_MINUTES, real=True)
+
+
+def test_a_seed_tells_the_same_story_twice() -> None:
+    first, again = (scenario.run(7, peers=6, minutes=4.0) for _ in range(2))
+    assert (first.trace, first.faults, first.healings) == (again.trace, again.faults, again.healings)
+    assert first.trace != scenario.run(8, peers=6, minutes=4.0).trace
