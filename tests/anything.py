@@ -22,7 +22,7 @@ def any_of(type_: Any) -> st.SearchStrategy[Any]:
         case inspect.StrType():
             return st.text(max_size=type_.max_length)
         case inspect.BytesType():
-            return st.binary(max_size=min(type_.max_length, 200))
+            return st.binary(min_size=type_.min_length or 0, max_size=min(type_.max_length, 200))
         case inspect.BoolType():
             return st.booleans()
         case inspect.NoneType():

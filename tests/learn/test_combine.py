@@ -8,6 +8,8 @@ from p2ptrain.core.errors import WeightsError
 from p2ptrain.learn import combine as module
 from p2ptrain.learn.combine import EQUAL_VOICES, RULES, combine
 
+pytestmark = pytest.mark.byzantine
+
 SIZE = 1000
 
 

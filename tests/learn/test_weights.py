@@ -82,6 +82,7 @@ def text_and(good, size, flat):
     return good[: 8 + size] + flat.numpy().tobytes()
 
 
+@pytest.mark.attack
 def test_hostile_blobs_are_refused(vector):
     limit = weights.norm_limit(weights.norm(vector.flat))
     for name, data in hostile(vector):
@@ -90,6 +91,7 @@ def test_hostile_blobs_are_refused(vector):
         assert caught.value.message, name
 
 
+@pytest.mark.attack
 def test_mutants_are_weights_or_refused(vector):
     rng = Random(1)
     good = blob(vector)
