@@ -20,8 +20,7 @@ from p2ptrain.core.envelope import Opener, Sealer, Verified
 from p2ptrain.core.errors import InviteError, RemoteProtocolError
 from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Report
 from p2ptrain.core.types import PeerId
-from p2ptrain.net.authority import Root
-from p2ptrain.net.invite import (
+from p2ptrain.net.members.invite import (
     PREFIX,
     Door,
     Invite,
@@ -31,6 +30,7 @@ from p2ptrain.net.invite import (
     create_invite,
     decode_invite,
 )
+from p2ptrain.net.trust.authority import Root
 from p2ptrain.sim.keys import SWARM, SimVerifier
 from tests.helpers import Author, offer
 from tests.net.fuzz_live import attack_live

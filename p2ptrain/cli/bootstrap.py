@@ -79,8 +79,8 @@ def _folder(place: "Home", invite: str, swarm: str | None) -> "SwarmFolder":
     from p2ptrain.cli.foreground import own_identity
     from p2ptrain.cli.joining import ask_to_join, keep
     from p2ptrain.daemon.swarms import Swarms
-    from p2ptrain.net.certificates import wall_clock
-    from p2ptrain.net.invite import decode_invite
+    from p2ptrain.net.members.invite import decode_invite
+    from p2ptrain.net.trust.certificates import wall_clock
 
     identity = own_identity(place)
     if not invite:
@@ -95,8 +95,8 @@ def _folder(place: "Home", invite: str, swarm: str | None) -> "SwarmFolder":
 
 def _powers(folder: "SwarmFolder") -> str:
     from p2ptrain.core.types import short
-    from p2ptrain.net.certificates import Role
-    from p2ptrain.net.state import read_state
+    from p2ptrain.net.members.state import read_state
+    from p2ptrain.net.trust.certificates import Role
 
     membership = folder.membership()
     member, delegates = membership.member, read_state(membership.root_key, folder.state()).delegates

@@ -18,7 +18,7 @@ from p2ptrain.daemon.home import Home
 from p2ptrain.daemon.logs import close_log, open_log
 from p2ptrain.daemon.swarms import SwarmFolder, Swarms
 from p2ptrain.learn.task import check_known
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.trust.identity import Identity
 
 DEFAULT_TASK = "fashion"
 

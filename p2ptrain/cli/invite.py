@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from p2ptrain.core.types import PeerId
     from p2ptrain.daemon.home import Home
     from p2ptrain.daemon.swarms import SwarmFolder
-    from p2ptrain.net.invite import Invite
+    from p2ptrain.net.members.invite import Invite
 
 HELP = ("-h", "--help")
 
@@ -72,7 +72,7 @@ def make(
     """Make an invite for the swarm NAME, or for the one joined last."""
     from p2ptrain.daemon.addresses import is_only_here
     from p2ptrain.daemon.home import find_home
-    from p2ptrain.net.certificates import Role
+    from p2ptrain.net.trust.certificates import Role
 
     place = find_home(home)
     made, addresses = _make(place, find_swarm(home, name), timedelta(seconds=expires), uses, role)
@@ -99,9 +99,9 @@ def _make(
     place: "Home", folder: "SwarmFolder", life: timedelta, uses: int, role: str
 ) -> "tuple[Invite, tuple[str, ...]]":
     from p2ptrain.daemon.invites import Invites, doors
-    from p2ptrain.net.certificates import Role, wall_clock
-    from p2ptrain.net.identity import Identity
-    from p2ptrain.net.invite import SEED_BYTES, create_invite
+    from p2ptrain.net.members.invite import SEED_BYTES, create_invite
+    from p2ptrain.net.trust.certificates import Role, wall_clock
+    from p2ptrain.net.trust.identity import Identity
 
     root = folder.need_root("ask whoever did for an invite")
     peer = Identity.load(place.identity).peer
@@ -148,7 +148,7 @@ def _show_qr(text: str) -> None:
 def list_(home: str | None, name: str | None, json_file: str | None) -> None:
     """List the invites made here for the swarm NAME, or for the one joined last."""
     from p2ptrain.daemon.invites import Invites
-    from p2ptrain.net.certificates import wall_clock
+    from p2ptrain.net.trust.certificates import wall_clock
 
     invites = Invites(find_swarm(home, name)).listed(wall_clock())
     if json_file is not None:

@@ -12,10 +12,10 @@ from p2ptrain.core.envelope import sender_of
 from p2ptrain.daemon.home import Home
 from p2ptrain.daemon.swarms import SwarmFolder, Swarms
 from p2ptrain.net.addresses import is_dialable
-from p2ptrain.net.certificates import Role, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.invite import Invite
-from p2ptrain.net.join import Welcome, join
+from p2ptrain.net.members.invite import Invite
+from p2ptrain.net.members.join import Welcome, join
+from p2ptrain.net.trust.certificates import Role, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 
 def ask_to_join(invite: Invite, identity: Identity, *, confirm: bool) -> Welcome:

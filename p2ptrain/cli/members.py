@@ -30,7 +30,7 @@ def revoke(home: str | None, peer: str, name: str | None, undo: bool, yes: bool)
     """
     from p2ptrain.core.types import peer_text, short
     from p2ptrain.daemon.home import find_home
-    from p2ptrain.net.identity import Identity
+    from p2ptrain.net.trust.identity import Identity
 
     place = find_home(home)
     folder = find_swarm(home, name)
@@ -57,8 +57,8 @@ def delegate(home: str | None, peer: str, name: str | None) -> None:
     """
     from p2ptrain.core.types import short
     from p2ptrain.daemon.home import find_home
-    from p2ptrain.net.certificates import wall_clock
-    from p2ptrain.net.identity import Identity
+    from p2ptrain.net.trust.certificates import wall_clock
+    from p2ptrain.net.trust.identity import Identity
 
     place = find_home(home)
     folder = find_swarm(home, name)
@@ -80,7 +80,7 @@ def find_member(folder: "SwarmFolder", text: str) -> "PeerId":
     """
     from p2ptrain.core.envelope import sender_of
     from p2ptrain.core.types import peer_from_text, peer_text, short
-    from p2ptrain.net.state import read_state
+    from p2ptrain.net.members.state import read_state
 
     admission = folder.admission()
     known = set(admission.book.members) if admission else set()

@@ -13,9 +13,9 @@ from p2ptrain.core.errors import ConfigError, UnreachableError
 
 if TYPE_CHECKING:
     from p2ptrain.daemon.home import Home
-    from p2ptrain.net.identity import Identity
-    from p2ptrain.net.join import Welcome
-    from p2ptrain.net.open_swarm import OpenSwarm
+    from p2ptrain.net.lan.open_swarm import OpenSwarm
+    from p2ptrain.net.members.join import Welcome
+    from p2ptrain.net.trust.identity import Identity
 
 BY_INVITE = "ask for an invite: `p2ptrain invite` makes one on the computer that made the swarm"
 
@@ -95,8 +95,8 @@ def join_nearby(home: "Home", identity: "Identity", *, ask: bool) -> "Welcome":
     from p2ptrain.daemon.config import load_config
     from p2ptrain.daemon.nearby import interfaces_of
     from p2ptrain.net.addresses import is_dialable
-    from p2ptrain.net.knock import knock
-    from p2ptrain.net.open_swarm import search
+    from p2ptrain.net.lan.open_swarm import search
+    from p2ptrain.net.members.knock import knock
 
     say("looking for swarms on the local network …")
     here = interfaces_of(load_config(home.config).network)

@@ -166,7 +166,7 @@ def join(ctx: click.Context, invite: tuple[str, ...], yes: bool, start_now: bool
     from p2ptrain.core.manifest import decode_manifest
     from p2ptrain.daemon.home import find_home
     from p2ptrain.learn.task import check_known
-    from p2ptrain.net.invite import decode_invite
+    from p2ptrain.net.members.invite import decode_invite
 
     place = find_home(ctx.obj)
     parsed = decode_invite(" ".join(invite)) if invite else None
@@ -235,7 +235,7 @@ def _facts(folder: "SwarmFolder") -> dict[str, Any]:
     import msgspec
 
     from p2ptrain.core.types import peer_text
-    from p2ptrain.net.state import read_state
+    from p2ptrain.net.members.state import read_state
 
     manifest, membership = folder.manifest(), folder.membership()
     state = read_state(membership.root_key, folder.state())

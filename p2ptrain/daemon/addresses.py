@@ -8,7 +8,7 @@ import psutil
 from p2ptrain.core import limits
 from p2ptrain.daemon.config import Network, named_address
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.interfaces import is_virtual
+from p2ptrain.net.lan.interfaces import is_virtual
 
 
 def own_addresses(listen: str, port: int) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from p2ptrain.control.api import (
     StopCommand,
 )
 from p2ptrain.core.errors import ControlError
-from p2ptrain.net.private_files import write_private
+from p2ptrain.net.trust.private_files import write_private
 
 BODY_BYTES_MAX = 64 * 1024
 BODY_S = 5.0

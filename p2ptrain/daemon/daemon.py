@@ -35,10 +35,10 @@ from p2ptrain.daemon.network import SwarmNetwork
 from p2ptrain.daemon.swarms import SwarmFolder, oldest_first
 from p2ptrain.daemon.trainer import NoTrainer, Trainer, trainer_setup
 from p2ptrain.daemon.words import nickname
-from p2ptrain.net.blob_part import clear_parts
-from p2ptrain.net.certificates import wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.link import REPLACED
+from p2ptrain.net.blobs.part import clear_parts
+from p2ptrain.net.channel.link import REPLACED
+from p2ptrain.net.trust.certificates import wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 SAVE_S: Seconds = 10.0
 """So long the last checkpoint may take."""
@@ -138,8 +138,8 @@ class Daemon:
         setup = setup_of(self._manifest, peer, seed, contact)
         codec = Codec(setup.rules.messages)
         header = Header(membership.swarm, peer, record.manifest, seed, contact)
-        self._journal = Journal(folder.journal, header)
         self._network = SwarmNetwork(network, folder, self._identity, contact, codec)
+        self._journal = Journal(folder.journal, header)
         self._driver = Driver(
             Node(setup),
             Sealer(self._identity, membership.swarm, codec, record.boots),

@@ -12,10 +12,10 @@ from p2ptrain.core.types import PeerId, peer_text
 from p2ptrain.daemon.logs import logger
 from p2ptrain.daemon.swarms import SwarmFolder
 from p2ptrain.daemon.words import nickname
-from p2ptrain.net.admission import Admission, JoinRefusedError, Refusal
-from p2ptrain.net.certificates import Role
-from p2ptrain.net.join import Welcome
-from p2ptrain.net.visitors import Visitor, Visitors
+from p2ptrain.net.members.admission import Admission, JoinRefusedError, Refusal
+from p2ptrain.net.members.join import Welcome
+from p2ptrain.net.members.visitors import Visitor, Visitors
+from p2ptrain.net.trust.certificates import Role
 
 
 class Doorkeeper:

@@ -28,8 +28,8 @@ from p2ptrain.core.node import Node
 from p2ptrain.core.types import PeerId, Seconds, short
 from p2ptrain.daemon.clock import now
 from p2ptrain.learn.wire import Command
-from p2ptrain.net.blob_fetch import fetch_from_any
-from p2ptrain.net.blob_liars import Liars
+from p2ptrain.net.blobs.fetch import fetch_from_any
+from p2ptrain.net.blobs.liars import Liars
 from p2ptrain.net.transport import Transport
 
 

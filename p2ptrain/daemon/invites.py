@@ -21,10 +21,10 @@ from p2ptrain.core.messages import Contact
 from p2ptrain.core.types import PeerId, short
 from p2ptrain.daemon.swarms import SwarmFolder
 from p2ptrain.net.addresses import VIA, parse_address
-from p2ptrain.net.invite import Door, Invite, decode_invite
-from p2ptrain.net.private_files import read_private, write_private
-from p2ptrain.net.state import read_state
-from p2ptrain.net.verifier import SwarmVerifier
+from p2ptrain.net.members.invite import Door, Invite, decode_invite
+from p2ptrain.net.members.state import read_state
+from p2ptrain.net.trust.private_files import read_private, write_private
+from p2ptrain.net.trust.verifier import SwarmVerifier
 
 INVITES_MAX = 1024
 """The oldest are forgotten first (guess)."""

@@ -7,11 +7,11 @@ from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.types import PeerId, peer_from_text, short
 from p2ptrain.daemon.logs import logger
 from p2ptrain.daemon.swarms import SwarmFolder
-from p2ptrain.net.admission import Admission, AdmissionBook
-from p2ptrain.net.authority import Issuer, Root, is_due
-from p2ptrain.net.certificates import Clock, Role
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.state import SwarmState
+from p2ptrain.net.members.admission import Admission, AdmissionBook
+from p2ptrain.net.members.state import SwarmState
+from p2ptrain.net.trust.authority import Issuer, Root, is_due
+from p2ptrain.net.trust.certificates import Clock, Role
+from p2ptrain.net.trust.identity import Identity
 
 
 class Issuing:

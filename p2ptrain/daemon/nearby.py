@@ -13,12 +13,12 @@ from p2ptrain.daemon.doctor.findings import skipped
 from p2ptrain.daemon.doctor.verdicts import lan
 from p2ptrain.daemon.logs import logger
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.interfaces import Interface, usable_interfaces
+from p2ptrain.net.lan.interfaces import Interface, usable_interfaces
 from p2ptrain.net.transport import Transport
 
 if TYPE_CHECKING:
-    from p2ptrain.net.lan import Lan
-    from p2ptrain.net.open_swarm import Visible
+    from p2ptrain.net.lan.open_swarm import Visible
+    from p2ptrain.net.lan.search import Lan
 
 
 def interfaces_of(config: Network) -> tuple[Interface, ...]:
@@ -82,7 +82,7 @@ class Nearby:
         """Begin; the transport listens already."""
         if not self._config.lan or self._is_only_here:
             return
-        from p2ptrain.net.lan import Lan  # zeroconf takes 4 MB
+        from p2ptrain.net.lan.search import Lan  # zeroconf takes 4 MB
 
         self._lan = Lan(
             self._swarm,
@@ -107,7 +107,7 @@ class Nearby:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _shown(self) -> "Visible | None":
-        from p2ptrain.net.open_swarm import Visible
+        from p2ptrain.net.lan.open_swarm import Visible
 
         return Visible(*self._title) if self._is_visible() else None
 

@@ -25,13 +25,13 @@ from p2ptrain.daemon.outside import Outside
 from p2ptrain.daemon.standing import Standing
 from p2ptrain.daemon.swarms import SwarmFolder
 from p2ptrain.net.addresses import is_dialable
-from p2ptrain.net.bandwidth import Bandwidth
-from p2ptrain.net.certificates import Membership
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.join import Reception
-from p2ptrain.net.relay import RelayBounds
+from p2ptrain.net.channel.bandwidth import Bandwidth
+from p2ptrain.net.members.join import Reception
+from p2ptrain.net.relay.server import RelayBounds
 from p2ptrain.net.transport import Transport
-from p2ptrain.net.verifier import SwarmVerifier
+from p2ptrain.net.trust.certificates import Membership
+from p2ptrain.net.trust.identity import Identity
+from p2ptrain.net.trust.verifier import SwarmVerifier
 
 
 class SwarmNetwork:

@@ -12,12 +12,11 @@ from p2ptrain.daemon.addresses import given_addresses
 from p2ptrain.daemon.config import Network
 from p2ptrain.daemon.contacts import ContactBook
 from p2ptrain.daemon.reachability import Reachability
-from p2ptrain.net.addresses import VIA, parse_address
-from p2ptrain.net.dial_back import Outcome, proven
-from p2ptrain.net.gateway import is_public
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.portmap import PortMapper, PortState
+from p2ptrain.net.addresses import VIA, is_public, parse_address
+from p2ptrain.net.reach.dial_back import Outcome, proven
+from p2ptrain.net.router.portmap import PortMapper, PortState
 from p2ptrain.net.transport import Transport
+from p2ptrain.net.trust.identity import Identity
 
 SECRET_DOMAIN = b"p2ptrain-port-mapping-v1\0"
 

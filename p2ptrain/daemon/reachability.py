@@ -7,9 +7,8 @@ from typing import Protocol
 from p2ptrain.core import limits
 from p2ptrain.core.lifecycle import count
 from p2ptrain.core.types import PeerId, Seconds, peer_text
-from p2ptrain.net.addresses import VIA, Address, parse_address
-from p2ptrain.net.gateway import is_public
-from p2ptrain.net.portmap import PortState
+from p2ptrain.net.addresses import VIA, Address, is_public, parse_address
+from p2ptrain.net.router.portmap import PortState
 
 LOOK_EVERY_S: Seconds = 30.0
 """Computers change networks, and systems tell it in three different ways: looking is one (guess)."""
@@ -38,7 +37,7 @@ Prove = Callable[[int], Awaitable[tuple[str, ...] | None]]
 
 
 class Mapper(Protocol):
-    """What keeps a port open on the router, see `net/portmap.py`."""
+    """What keeps a port open on the router, see `net/router/portmap.py`."""
 
     state: PortState
 

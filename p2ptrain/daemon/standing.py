@@ -12,17 +12,17 @@ from p2ptrain.daemon.issuing import Issuing
 from p2ptrain.daemon.logs import logger
 from p2ptrain.daemon.rejections import BY_ROOT, REVOKED, Rejections
 from p2ptrain.daemon.swarms import SwarmFolder
-from p2ptrain.net.admission import Admission
-from p2ptrain.net.ask import ask
-from p2ptrain.net.authority import is_due
-from p2ptrain.net.certificates import Clock, Membership, Role, read_chain, wall_clock
-from p2ptrain.net.gate import JOIN_PATH
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.join import WELCOME_BYTES_MAX, Reception
-from p2ptrain.net.renewal import LOOK_EVERY_S, RenewalDesk, Renewer, ask_for_renewal
-from p2ptrain.net.spreading import Spreading
-from p2ptrain.net.state import StateKeeper
+from p2ptrain.net.channel.gate import JOIN_PATH
+from p2ptrain.net.members.admission import Admission
+from p2ptrain.net.members.join import WELCOME_BYTES_MAX, Reception
+from p2ptrain.net.members.renewal import LOOK_EVERY_S, RenewalDesk, Renewer, ask_for_renewal
+from p2ptrain.net.members.spreading import Spreading
+from p2ptrain.net.members.state import StateKeeper
+from p2ptrain.net.reach.ask import ask
 from p2ptrain.net.transport import Transport
+from p2ptrain.net.trust.authority import is_due
+from p2ptrain.net.trust.certificates import Clock, Membership, Role, read_chain, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 CLAIM_EVERY_S: Seconds = 60.0
 """How often an issuer that the founder has not appointed yet asks for that (guess)."""

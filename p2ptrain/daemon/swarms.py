@@ -6,7 +6,7 @@ membership        this node's certificates
 contacts.msgpack  other members as they introduced themselves
 root, issuer      keys, on the computer that made the swarm
 invites           what was invited by, on the same computer
-state             what the root decided since, see `net/state.py`
+state             what the root decided since, see `net/members/state.py`
 admissions        whom this node admitted
 claim             the invite that lets this node issue, until the founder has seen it
 visible           there if strangers on the local network may ask to join
@@ -31,14 +31,14 @@ from p2ptrain.core.errors import ConfigError, InviteError, P2PTrainError, Remote
 from p2ptrain.core.manifest import Manifest, decode_manifest
 from p2ptrain.core.text import clean
 from p2ptrain.core.types import PeerId, SwarmId
-from p2ptrain.net.admission import Admission, AdmissionBook, decode_book
-from p2ptrain.net.authority import Issuer, Root, decode_issuer, decode_root
-from p2ptrain.net.certificates import Clock, Membership, Role, decode_membership, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.invite import Invite, decode_invite
-from p2ptrain.net.join import Welcome
-from p2ptrain.net.private_files import read_private, write_private
-from p2ptrain.net.state import SwarmState, is_newer, read_state, sign_state
+from p2ptrain.net.members.admission import Admission, AdmissionBook, decode_book
+from p2ptrain.net.members.invite import Invite, decode_invite
+from p2ptrain.net.members.join import Welcome
+from p2ptrain.net.members.state import SwarmState, is_newer, read_state, sign_state
+from p2ptrain.net.trust.authority import Issuer, Root, decode_issuer, decode_root
+from p2ptrain.net.trust.certificates import Clock, Membership, Role, decode_membership, wall_clock
+from p2ptrain.net.trust.identity import Identity
+from p2ptrain.net.trust.private_files import read_private, write_private
 
 T = TypeVar("T")
 

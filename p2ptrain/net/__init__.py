@@ -1,11 +1,16 @@
-"""Everything that touches the network: keys, certificates, connections, transfers.
+"""Everything that touches the network. A folder may use those below it, and a test holds that.
 
-Who somebody is      identity, private_files, certificates (reads), authority (makes), verifier
-How one joins        invite, admission (decides), join (asks and answers)
-How one stays        renewal (of certificates), state (whom the root turned away), spreading (of that)
-How one connects     addresses, tls, dialling, listener, gate, link, transport
-How one meets        rendezvous (all of it), preamble, calls, calling, called, meeting, reservation, relay,
-                     guest, legs, splice
-How weights travel   blob_server, blob_fetch, blob_plan (who brings what), blob_part (on disk), bandwidth
-Small things         ask, background, rates, sockets, traffic
+transport    this node's place on the network: all of what follows, put together
+benchmark    how fast that is
+members      how members come and stay: invites, admission, knocking, renewal, what the root decided
+relay        peers that nobody can dial: waiting at a relay, calling, meeting, being passed on
+lan          members and open swarms on the same local network
+router       asking the home's router for an open port
+speed        how fast the line to a member is
+blobs        weights: served, planned, fetched from several sources
+reach        how a connection comes about: ways raced, punching, reflection, dialling back
+channel      connections that stand: accepted within bounds, one to a peer, ended in order
+trust        keys and papers: identity, certificates, who vouches for whom, mutual TLS
+ways         what a way to a peer is, and how people are told
+addresses    where peers are, and which addresses may be dialled
 """

@@ -74,6 +74,12 @@ class Known(NamedTuple):
     relays: tuple[PeerId, ...] = ()
 
 
+def is_public(host: str) -> bool:
+    """Say whether the whole internet knows this IP address; not so for private ones and those of carriers."""
+    ip = ipaddress.ip_address(host)
+    return ip.is_global and not ip.is_multicast
+
+
 class AddressBook:
     """Knows where peers are, so that every dialled address passed one filter.
 

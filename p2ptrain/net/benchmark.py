@@ -22,13 +22,13 @@ from msgspec import Struct
 from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.errors import Offence, UnreachableError
 from p2ptrain.core.types import BlobId, PeerId, Seconds, peer_text
-from p2ptrain.net import tls
 from p2ptrain.net.addresses import VIA, is_dialable
-from p2ptrain.net.authority import Root
-from p2ptrain.net.blob_fetch import fetch, forget
-from p2ptrain.net.certificates import Membership, Role, host_name, wall_clock
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.blobs.fetch import fetch, forget
 from p2ptrain.net.transport import Transport
+from p2ptrain.net.trust import tls
+from p2ptrain.net.trust.authority import Root
+from p2ptrain.net.trust.certificates import Membership, Role, host_name, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 HOST = "127.0.0.1"
 PIECE_BYTES = 1 << 20

@@ -15,10 +15,10 @@ from msgspec import Struct
 from p2ptrain.core import limits
 from p2ptrain.core.errors import RemoteProtocolError, UnreachableError
 from p2ptrain.core.types import PeerId, Seconds
-from p2ptrain.net.ask import ASK_S, Asker, ask, read_body
-from p2ptrain.net.bandwidth import Bandwidth, Cap
-from p2ptrain.net.gate import peer_of
-from p2ptrain.net.rates import Buckets
+from p2ptrain.net.channel.bandwidth import Bandwidth, Cap
+from p2ptrain.net.channel.gate import peer_of
+from p2ptrain.net.channel.rates import Buckets
+from p2ptrain.net.reach.ask import ASK_S, Asker, ask, read_body
 
 SPEED_PATH = "/v1/speed"
 

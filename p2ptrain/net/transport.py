@@ -26,31 +26,32 @@ from aiohttp import web
 from p2ptrain.core import limits
 from p2ptrain.core.errors import LocalProtocolError, P2PTrainError, UnreachableError
 from p2ptrain.core.types import PeerId, Seconds
-from p2ptrain.net import tls, ways
+from p2ptrain.net import ways
 from p2ptrain.net.addresses import Address, AddressBook, AddressFilter, is_dialable
-from p2ptrain.net.background import Background
-from p2ptrain.net.bandwidth import Bandwidth
-from p2ptrain.net.blob_server import BlobServer
-from p2ptrain.net.certificates import Membership
-from p2ptrain.net.client import DIAL_S, Client
-from p2ptrain.net.dial_back import DialBack
-from p2ptrain.net.dialling import explain
-from p2ptrain.net.gate import make_runner, peer_of
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.join import Reception
-from p2ptrain.net.link import CLOSE_S, Ending, Link, WebSocket
-from p2ptrain.net.listener import Listener
-from p2ptrain.net.punch import punch
-from p2ptrain.net.rates import Buckets
-from p2ptrain.net.reflection import Mirror, Reflector
-from p2ptrain.net.relay import RelayBounds
-from p2ptrain.net.rendezvous import Rendezvous
-from p2ptrain.net.sockets import Sockets
+from p2ptrain.net.blobs.server import BlobServer
+from p2ptrain.net.channel.background import Background
+from p2ptrain.net.channel.bandwidth import Bandwidth
+from p2ptrain.net.channel.gate import make_runner, peer_of
+from p2ptrain.net.channel.link import CLOSE_S, Ending, Link, WebSocket
+from p2ptrain.net.channel.listener import Listener
+from p2ptrain.net.channel.rates import Buckets
+from p2ptrain.net.channel.sockets import Sockets
+from p2ptrain.net.channel.switchboard import Events, Switchboard
+from p2ptrain.net.channel.traffic import TrafficBook
+from p2ptrain.net.channel.waiting import Waiting
+from p2ptrain.net.members.join import Reception
+from p2ptrain.net.reach.client import DIAL_S, Client
+from p2ptrain.net.reach.dial_back import DialBack
+from p2ptrain.net.reach.dialling import explain
+from p2ptrain.net.reach.punch import punch
+from p2ptrain.net.reach.reflection import Mirror, Reflector
+from p2ptrain.net.reach.upgrade import SOON_S, Upgrades
+from p2ptrain.net.relay.rendezvous import Rendezvous
+from p2ptrain.net.relay.server import RelayBounds
 from p2ptrain.net.speed import SpeedDesk
-from p2ptrain.net.switchboard import Events, Switchboard
-from p2ptrain.net.traffic import TrafficBook
-from p2ptrain.net.upgrade import SOON_S, Upgrades
-from p2ptrain.net.waiting import Waiting
+from p2ptrain.net.trust import tls
+from p2ptrain.net.trust.certificates import Membership
+from p2ptrain.net.trust.identity import Identity
 
 WS_PATH = "/v1/ws"
 INSTEAD = "instead"

@@ -12,9 +12,9 @@ from p2ptrain.core.messages import Contact
 from p2ptrain.core.types import PeerId, peer_from_text
 from p2ptrain.daemon.invites import doors
 from p2ptrain.daemon.swarms import SwarmFolder
-from p2ptrain.net.certificates import Role, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.invite import Door, decode_invite
+from p2ptrain.net.members.invite import Door, decode_invite
+from p2ptrain.net.trust.certificates import Role, wall_clock
+from p2ptrain.net.trust.identity import Identity
 from tests.daemon.conftest import MakeHome
 from tests.daemon.helpers import Home, until
 

@@ -7,7 +7,7 @@ import pytest
 
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.daemon.swarms import Swarms
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.trust.identity import Identity
 from tests.daemon.helpers import Home, Outcome, p2ptrain
 
 

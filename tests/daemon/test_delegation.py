@@ -4,10 +4,10 @@ from datetime import timedelta
 
 from p2ptrain.core.types import peer_text
 from p2ptrain.daemon.swarms import SwarmFolder
-from p2ptrain.net.certificates import Role, read_chain, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.invite import decode_invite
-from p2ptrain.net.state import read_state
+from p2ptrain.net.members.invite import decode_invite
+from p2ptrain.net.members.state import read_state
+from p2ptrain.net.trust.certificates import Role, read_chain, wall_clock
+from p2ptrain.net.trust.identity import Identity
 from tests.daemon.conftest import MakeHome
 from tests.daemon.helpers import Home, until
 

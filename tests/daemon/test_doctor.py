@@ -25,9 +25,9 @@ from p2ptrain.daemon.doctor.graphics import Cards
 from p2ptrain.daemon.doctor.probing import Probing
 from p2ptrain.daemon.swarms import SwarmFolder
 from p2ptrain.learn.equipment import Equipment, Gpu, Stage, Wanted
-from p2ptrain.net.certificates import wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.interfaces import Interface
+from p2ptrain.net.lan.interfaces import Interface
+from p2ptrain.net.trust.certificates import wall_clock
+from p2ptrain.net.trust.identity import Identity
 from tests.daemon.helpers import Home
 from tests.daemon.test_cli_imports import loaded
 

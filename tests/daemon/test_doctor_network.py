@@ -21,10 +21,10 @@ from p2ptrain.daemon.doctor.checkup import Surroundings, examine
 from p2ptrain.daemon.doctor.findings import skipped
 from p2ptrain.daemon.doctor.verdicts import REPLACED_OFTEN, Signs, near_by, sort_out
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.certificates import wall_clock
-from p2ptrain.net.dial_back import Outcome, Seen
-from p2ptrain.net.portmap import BEHIND_ANOTHER_HINT, PortState
+from p2ptrain.net.reach.dial_back import Outcome, Seen
+from p2ptrain.net.router.portmap import BEHIND_ANOTHER_HINT, PortState
 from p2ptrain.net.speed import Speed
+from p2ptrain.net.trust.certificates import wall_clock
 from tests.daemon.conftest import MakeHome
 from tests.daemon.helpers import until
 from tests.daemon.homes import PATIENCE_S, Daemon

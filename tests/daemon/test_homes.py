@@ -11,7 +11,7 @@ import pytest
 
 from p2ptrain.control.api import Status
 from p2ptrain.daemon.contacts import SAVE_EVERY_S
-from p2ptrain.net.invite import Invite, decode_invite
+from p2ptrain.net.members.invite import Invite, decode_invite
 from tests.daemon.homes import Daemon
 from tests.net.nat_lab import Lab, needs_lab
 

@@ -6,7 +6,7 @@ import pytest
 import segno
 
 from p2ptrain.cli.qr import BLACK_ON_WHITE, BORDER, PLAIN, draw_qr, width
-from p2ptrain.net.invite import decode_invite
+from p2ptrain.net.members.invite import decode_invite
 from tests.daemon.conftest import MakeHome
 from tests.daemon.helpers import Home
 

@@ -9,7 +9,7 @@ import pytest
 
 from p2ptrain.core.types import peer_from_text
 from p2ptrain.daemon.swarms import Swarms
-from p2ptrain.net.invite import Door, create_invite
+from p2ptrain.net.members.invite import Door, create_invite
 from tests.daemon.conftest import MakeHome, homes_in
 from tests.daemon.helpers import Home, Outcome
 

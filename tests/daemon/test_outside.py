@@ -9,8 +9,8 @@ from p2ptrain.core.types import PeerId
 from p2ptrain.daemon.config import Network
 from p2ptrain.daemon.outside import HELPERS_MAX, Outside
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.dial_back import Outcome, Seen
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.reach.dial_back import Outcome, Seen
+from p2ptrain.net.trust.identity import Identity
 from tests.helpers import peer
 from tests.net.virtual import run
 

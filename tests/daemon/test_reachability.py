@@ -13,7 +13,7 @@ from p2ptrain.core.types import PeerId, peer_text
 from p2ptrain.daemon.addresses import own_addresses
 from p2ptrain.daemon.reachability import ASK_AGAIN_S, DOUBT_S, LOOK_EVERY_S, SETTLE_S, TRUST_S, Reachability
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.portmap import PortState
+from p2ptrain.net.router.portmap import PortState
 from tests.net.virtual import run
 
 PORT = 4001

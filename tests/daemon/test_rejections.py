@@ -5,7 +5,7 @@ import pytest
 
 from p2ptrain.core.types import PeerId
 from p2ptrain.daemon.rejections import REMEMBERED_MAX, REVOKED, Rejections
-from p2ptrain.net.dialling import explain
+from p2ptrain.net.reach.dialling import explain
 
 ONE, TWO = PeerId(bytes(32)), PeerId(b"x" * 32)
 

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from p2ptrain.net.authority import Issuer
-from p2ptrain.net.certificates import wall_clock
+from p2ptrain.net.trust.authority import Issuer
+from p2ptrain.net.trust.certificates import wall_clock
 from tests.daemon.conftest import MakeHome
 from tests.daemon.helpers import Home, until
 

@@ -3,7 +3,7 @@
 import pytest
 
 from p2ptrain.core.types import peer_from_text, peer_text
-from p2ptrain.net.state import SwarmState, read_state
+from p2ptrain.net.members.state import SwarmState, read_state
 from tests.daemon.conftest import MakeHome
 from tests.daemon.helpers import Home, until
 

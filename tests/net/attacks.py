@@ -6,8 +6,8 @@ import ssl
 import tempfile
 
 from p2ptrain.core.types import PeerId
-from p2ptrain.net.certificates import Membership, host_name
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.trust.certificates import Membership, host_name
+from p2ptrain.net.trust.identity import Identity
 
 REQUESTS = (
     b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -15,14 +15,14 @@ import pytest
 
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.types import PeerId
-from p2ptrain.net import join
 from p2ptrain.net.addresses import is_dialable
-from p2ptrain.net.admission import Admission, AdmissionBook
-from p2ptrain.net.authority import Root
-from p2ptrain.net.certificates import Membership, Role, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.invite import Door, Invite, create_invite
+from p2ptrain.net.members import join
+from p2ptrain.net.members.admission import Admission, AdmissionBook
+from p2ptrain.net.members.invite import Door, Invite, create_invite
 from p2ptrain.net.transport import Transport
+from p2ptrain.net.trust.authority import Root
+from p2ptrain.net.trust.certificates import Membership, Role, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 LOOPBACK = partial(is_dialable, loopback=True)
 

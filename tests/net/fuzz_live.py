@@ -19,13 +19,13 @@ from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.errors import Offence, P2PTrainError
 from p2ptrain.core.types import PeerId
 from p2ptrain.net.addresses import is_dialable
-from p2ptrain.net.authority import Root
-from p2ptrain.net.blob_fetch import fetch
-from p2ptrain.net.certificates import Role, host_name, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.spreading import Spreading
-from p2ptrain.net.state import StateKeeper
+from p2ptrain.net.blobs.fetch import fetch
+from p2ptrain.net.members.spreading import Spreading
+from p2ptrain.net.members.state import StateKeeper
 from p2ptrain.net.transport import Transport
+from p2ptrain.net.trust.authority import Root
+from p2ptrain.net.trust.certificates import Role, host_name, wall_clock
+from p2ptrain.net.trust.identity import Identity
 from tests.net import virtual
 from tests.net.attacks import REQUESTS, careless
 

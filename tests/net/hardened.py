@@ -19,17 +19,20 @@ from p2ptrain.core import limits
 from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.errors import Offence, P2PTrainError
 from p2ptrain.core.types import BlobId, PeerId, Ref
-from p2ptrain.net import ask, blob_server, gate, handshakes, join, listener
 from p2ptrain.net.addresses import is_dialable
-from p2ptrain.net.admission import Admission, AdmissionBook
-from p2ptrain.net.authority import decode_issuer
-from p2ptrain.net.blob_fetch import fetch
-from p2ptrain.net.certificates import Role, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.join import Reception
-from p2ptrain.net.spreading import Spreading
-from p2ptrain.net.state import StateKeeper
+from p2ptrain.net.blobs import server as blob_server
+from p2ptrain.net.blobs.fetch import fetch
+from p2ptrain.net.channel import gate, handshakes, listener
+from p2ptrain.net.members import join
+from p2ptrain.net.members.admission import Admission, AdmissionBook
+from p2ptrain.net.members.join import Reception
+from p2ptrain.net.members.spreading import Spreading
+from p2ptrain.net.members.state import StateKeeper
+from p2ptrain.net.reach import ask
 from p2ptrain.net.transport import Transport
+from p2ptrain.net.trust.authority import decode_issuer
+from p2ptrain.net.trust.certificates import Role, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 BLOB_BYTES = 16 * limits.MIB
 

@@ -18,12 +18,12 @@ from p2ptrain.core import limits
 from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.types import BlobId, PeerId, Ref
 from p2ptrain.net.addresses import is_dialable
-from p2ptrain.net.authority import Root, decode_issuer
-from p2ptrain.net.bandwidth import Bandwidth
-from p2ptrain.net.blob_fetch import fetch
-from p2ptrain.net.certificates import Membership, Role, wall_clock
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.blobs.fetch import fetch
+from p2ptrain.net.channel.bandwidth import Bandwidth
 from p2ptrain.net.transport import Transport
+from p2ptrain.net.trust.authority import Root, decode_issuer
+from p2ptrain.net.trust.certificates import Membership, Role, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 FETCH_S = 120.0
 LOOK_S = 0.001

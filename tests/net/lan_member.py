@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from p2ptrain.core.types import PeerId, SwarmId
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.lan import Lan
+from p2ptrain.net.lan.search import Lan
 
 LOOK_EVERY_S = 0.1
 

@@ -5,7 +5,7 @@ import pytest
 from p2ptrain.core import limits
 from p2ptrain.core.types import PeerId
 from p2ptrain.net.addresses import Address, AddressBook, is_dialable, parse_address, plain_host
-from p2ptrain.net.rates import Buckets, TokenBucket
+from p2ptrain.net.channel.rates import Buckets, TokenBucket
 
 PEER = PeerId(bytes(32))
 

@@ -7,11 +7,11 @@ import pytest
 from p2ptrain.core import limits
 from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.types import PeerId, peer_text
-from p2ptrain.net.admission import Admission, AdmissionBook, JoinRefusedError, Refusal, decode_book
-from p2ptrain.net.authority import Root
-from p2ptrain.net.certificates import Role, check_member, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.invite import create_invite
+from p2ptrain.net.members.admission import Admission, AdmissionBook, JoinRefusedError, Refusal, decode_book
+from p2ptrain.net.members.invite import create_invite
+from p2ptrain.net.trust.authority import Root
+from p2ptrain.net.trust.certificates import Role, check_member, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 NOW = wall_clock()
 ROOT = Root.create(NOW)

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from p2ptrain.core.errors import RefusedError, RemoteProtocolError, UnreachableError
 from p2ptrain.core.types import BlobId, PeerId, Ref
-from p2ptrain.net import authority, tls
-from p2ptrain.net.authority import Issuer
-from p2ptrain.net.blob_fetch import fetch
-from p2ptrain.net.certificates import Membership, Role, host_name, wall_clock
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.blobs.fetch import fetch
+from p2ptrain.net.trust import authority, tls
+from p2ptrain.net.trust.authority import Issuer
+from p2ptrain.net.trust.certificates import Membership, Role, host_name, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 pytestmark = [pytest.mark.attack, pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))]
 

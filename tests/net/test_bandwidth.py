@@ -8,9 +8,9 @@ import pytest
 from p2ptrain.core import limits
 from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.types import PeerId
-from p2ptrain.net.bandwidth import BURST_S, Bandwidth, Cap
-from p2ptrain.net.blob_fetch import SOURCES_AT_ONCE, STREAM_BYTES_PER_S, fetch, fetch_from_any
-from p2ptrain.net.blob_server import WRITE_BYTES
+from p2ptrain.net.blobs.fetch import SOURCES_AT_ONCE, STREAM_BYTES_PER_S, fetch, fetch_from_any
+from p2ptrain.net.blobs.server import WRITE_BYTES
+from p2ptrain.net.channel.bandwidth import BURST_S, Bandwidth, Cap
 from tests.net.virtual import Source, Transport, run
 
 MIB = limits.MIB

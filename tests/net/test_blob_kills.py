@@ -7,7 +7,7 @@ import pytest
 
 from p2ptrain.core import limits
 from p2ptrain.core.types import BlobId, PeerId, Ref
-from p2ptrain.net.blob_liars import LIARS_MAX, Liars
+from p2ptrain.net.blobs.liars import LIARS_MAX, Liars
 from tests.net.kill_fetch import TIMES_MAX, kill_many
 
 BLOB = BlobId(Ref("0" * 64))

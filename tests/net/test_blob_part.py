@@ -13,8 +13,8 @@ from p2ptrain.core import limits
 from p2ptrain.core.blobid import chunk_digest
 from p2ptrain.core.errors import RemoteProtocolError
 from p2ptrain.core.types import BlobId, Ref
-from p2ptrain.net import blob_part
-from p2ptrain.net.blob_part import PART_AGE_MAX_S, PARTS_MAX, Partial, clear_parts, part_path, reserved
+from p2ptrain.net.blobs import part as blob_part
+from p2ptrain.net.blobs.part import PART_AGE_MAX_S, PARTS_MAX, Partial, clear_parts, part_path, reserved
 
 MIB = limits.MIB
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
@@ -27,7 +27,7 @@ WRITER = """
 import random, sys, time
 from pathlib import Path
 from p2ptrain.core.blobid import chunk_digest
-from p2ptrain.net.blob_part import Partial
+from p2ptrain.net.blobs.part import Partial
 data = random.Random(5).randbytes((5 << 20) + 321)
 chunks = [data[at : at + (1 << 20)] for at in range(0, len(data), 1 << 20)]
 partial = Partial(Path(sys.argv[1]), "a" * 64, len(data), [chunk_digest(chunk) for chunk in chunks])

@@ -2,7 +2,7 @@
 
 from p2ptrain.core import limits
 from p2ptrain.core.types import PeerId
-from p2ptrain.net.blob_plan import PATIENCE_S, RANGE_CHUNKS, SILENT_S, Plan, Work
+from p2ptrain.net.blobs.plan import PATIENCE_S, RANGE_CHUNKS, SILENT_S, Plan, Work
 
 MIB = limits.MIB
 A, B, C = (PeerId(bytes([number]) * 32) for number in range(1, 4))

@@ -11,9 +11,10 @@ from p2ptrain.core import limits
 from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.errors import LocalProtocolError, Offence, RemoteProtocolError, UnreachableError
 from p2ptrain.core.types import BlobId, PeerId
-from p2ptrain.net import blob_plan, blob_server
-from p2ptrain.net.bandwidth import Bandwidth
-from p2ptrain.net.blob_fetch import SOURCES_AT_ONCE, fetch, fetch_from_any
+from p2ptrain.net.blobs import plan as blob_plan
+from p2ptrain.net.blobs import server as blob_server
+from p2ptrain.net.blobs.fetch import SOURCES_AT_ONCE, fetch, fetch_from_any
+from p2ptrain.net.channel.bandwidth import Bandwidth
 from tests.net.virtual import Source, Transport, run
 
 MIB = limits.MIB

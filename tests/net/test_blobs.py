@@ -19,8 +19,10 @@ from p2ptrain.core.errors import (
     UnreachableError,
 )
 from p2ptrain.core.types import BlobId, Ref
-from p2ptrain.net import blob_part, blob_plan, blob_server
-from p2ptrain.net.blob_fetch import fetch, fetch_from_any, forget
+from p2ptrain.net.blobs import part as blob_part
+from p2ptrain.net.blobs import plan as blob_plan
+from p2ptrain.net.blobs import server as blob_server
+from p2ptrain.net.blobs.fetch import fetch, fetch_from_any, forget
 
 MIB = limits.MIB
 

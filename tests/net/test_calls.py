@@ -11,13 +11,15 @@ import msgspec
 import pytest
 
 from p2ptrain.core.types import peer_text
-from p2ptrain.net import called as called_side
-from p2ptrain.net import calls, guest, meeting, preamble, relay, reservation
 from p2ptrain.net.addresses import Address, is_dialable, parse_address
-from p2ptrain.net.ask import ask
-from p2ptrain.net.calls import PUNCH, RELAY, RELAY_PATH, REVERSE, Ask, Told
-from p2ptrain.net.legs import SESSION_PATH
-from p2ptrain.net.preamble import Kind, Preamble
+from p2ptrain.net.channel import preamble
+from p2ptrain.net.channel.preamble import Kind, Preamble
+from p2ptrain.net.reach.ask import ask
+from p2ptrain.net.relay import called as called_side
+from p2ptrain.net.relay import calls, guest, meeting, reservation
+from p2ptrain.net.relay import server as relay
+from p2ptrain.net.relay.calls import PUNCH, RELAY, RELAY_PATH, REVERSE, Ask, Told
+from p2ptrain.net.relay.legs import SESSION_PATH
 from p2ptrain.net.ways import NoWayError, WayName
 from tests.net.conftest import LOOPBACK
 

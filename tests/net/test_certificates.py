@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from p2ptrain.core import limits
 from p2ptrain.core.errors import ConfigError, Offence, RemoteProtocolError
 from p2ptrain.core.types import PeerId
-from p2ptrain.net import authority
-from p2ptrain.net.authority import Issuer, Root, decode_issuer, decode_root
-from p2ptrain.net.certificates import (
+from p2ptrain.net.trust import authority
+from p2ptrain.net.trust.authority import Issuer, Root, decode_issuer, decode_root
+from p2ptrain.net.trust.certificates import (
     Chain,
     Membership,
     Role,
@@ -22,8 +22,8 @@ from p2ptrain.net.certificates import (
     read_leaf,
     wall_clock,
 )
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.verifier import SwarmVerifier
+from p2ptrain.net.trust.identity import Identity
+from p2ptrain.net.trust.verifier import SwarmVerifier
 
 NOW = wall_clock()
 ROOT = Root.create(NOW)

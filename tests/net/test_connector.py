@@ -10,11 +10,11 @@ import aiohttp
 import pytest
 
 from p2ptrain.core.types import PeerId
-from p2ptrain.net import connector
 from p2ptrain.net.addresses import Address, AddressBook, parse_address
-from p2ptrain.net.certificates import host_name
-from p2ptrain.net.connector import LastPaths, PeerConnector, connect
-from p2ptrain.net.dialling import explain, open_session
+from p2ptrain.net.reach import connector
+from p2ptrain.net.reach.connector import LastPaths, PeerConnector, connect
+from p2ptrain.net.reach.dialling import explain, open_session
+from p2ptrain.net.trust.certificates import host_name
 from p2ptrain.net.ways import NoWayError, Opened, Path, WayError
 from tests.net.conftest import LOOPBACK
 

@@ -10,11 +10,10 @@ import msgspec
 import pytest
 
 from p2ptrain.core.types import PeerId
-from p2ptrain.net import dial_back as module
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.ask import ask
-from p2ptrain.net.certificates import wall_clock
-from p2ptrain.net.dial_back import (
+from p2ptrain.net.reach import dial_back as module
+from p2ptrain.net.reach.ask import ask
+from p2ptrain.net.reach.dial_back import (
     ASKED_MAX,
     DIAL_BACK_PATH,
     QUESTIONS_MAX,
@@ -28,6 +27,7 @@ from p2ptrain.net.dial_back import (
     proven,
     reach,
 )
+from p2ptrain.net.trust.certificates import wall_clock
 from p2ptrain.net.ways import Path
 
 PEERS = [PeerId(bytes([number]) * 32) for number in range(4)]

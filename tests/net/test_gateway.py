@@ -2,8 +2,9 @@
 
 import pytest
 
-from p2ptrain.net import gateway
-from p2ptrain.net.gateway import find_gateway, is_public, read_linux, read_linux6, read_macos, read_windows
+from p2ptrain.net.addresses import is_public
+from p2ptrain.net.router import gateway
+from p2ptrain.net.router.gateway import find_gateway, read_linux, read_linux6, read_macos, read_windows
 
 LINUX = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 wlan0\t00000000\t0102A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from p2ptrain.net import handshakes, listener
+from p2ptrain.net.channel import handshakes, listener
 
 pytestmark = [pytest.mark.attack, pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))]
 

@@ -6,8 +6,8 @@ import stat
 import pytest
 
 from p2ptrain.core.errors import ConfigError
-from p2ptrain.net.identity import Identity, verify
-from p2ptrain.net.private_files import write_private
+from p2ptrain.net.trust.identity import Identity, verify
+from p2ptrain.net.trust.private_files import write_private
 
 
 def test_round_trip(tmp_path):

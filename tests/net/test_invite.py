@@ -11,10 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from p2ptrain.core.errors import InviteError
 from p2ptrain.core.types import PeerId
-from p2ptrain.net.authority import Root
-from p2ptrain.net.certificates import Role, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.invite import (
+from p2ptrain.net.members.invite import (
     PREFIX,
     Door,
     Invite,
@@ -24,6 +21,9 @@ from p2ptrain.net.invite import (
     create_invite,
     decode_invite,
 )
+from p2ptrain.net.trust.authority import Root
+from p2ptrain.net.trust.certificates import Role, wall_clock
+from p2ptrain.net.trust.identity import Identity
 from tests.fuzz import accepted_invites
 
 NOW = wall_clock()

@@ -10,13 +10,13 @@ import pytest
 from aiohttp import web
 
 from p2ptrain.core.errors import RefusedError, UnreachableError
-from p2ptrain.net import join as joining
-from p2ptrain.net.admission import JoinRefusedError, Refusal
-from p2ptrain.net.authority import Root
-from p2ptrain.net.certificates import check_member, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.invite import Door
-from p2ptrain.net.join import join
+from p2ptrain.net.members import join as joining
+from p2ptrain.net.members.admission import JoinRefusedError, Refusal
+from p2ptrain.net.members.invite import Door
+from p2ptrain.net.members.join import join
+from p2ptrain.net.trust.authority import Root
+from p2ptrain.net.trust.certificates import check_member, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 
 def door(host, port: int | None = None) -> Door:

@@ -8,20 +8,21 @@ import pytest
 
 from p2ptrain.core.errors import RefusedError, RemoteProtocolError, UnreachableError
 from p2ptrain.core.types import SwarmId
-from p2ptrain.net import knock as knock_module
-from p2ptrain.net import tls, visitors
 from p2ptrain.net.addresses import Address, AddressBook
-from p2ptrain.net.admission import JoinRefusedError, Refusal
-from p2ptrain.net.certificates import Role, host_name
-from p2ptrain.net.connector import PeerConnector
-from p2ptrain.net.dialling import open_session
-from p2ptrain.net.gate import KNOCK_PATH
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.interfaces import Interface
-from p2ptrain.net.join import Welcome
-from p2ptrain.net.knock import Greeting, Hello, Knock, code_of, commit, knock, statement
-from p2ptrain.net.open_swarm import OpenSwarm, Visible, search
-from p2ptrain.net.visitors import HELLOS_BURST, Visitors
+from p2ptrain.net.channel.gate import KNOCK_PATH
+from p2ptrain.net.lan.interfaces import Interface
+from p2ptrain.net.lan.open_swarm import OpenSwarm, Visible, search
+from p2ptrain.net.members import knock as knock_module
+from p2ptrain.net.members import visitors
+from p2ptrain.net.members.admission import JoinRefusedError, Refusal
+from p2ptrain.net.members.join import Welcome
+from p2ptrain.net.members.knock import Greeting, Hello, Knock, code_of, commit, knock, statement
+from p2ptrain.net.members.visitors import HELLOS_BURST, Visitors
+from p2ptrain.net.reach.connector import PeerConnector
+from p2ptrain.net.reach.dialling import open_session
+from p2ptrain.net.trust import tls
+from p2ptrain.net.trust.certificates import Role, host_name
+from p2ptrain.net.trust.identity import Identity
 
 
 class House:
@@ -81,7 +82,7 @@ class House:
 
 
 def knock_reception(reception: Any) -> Any:
-    from p2ptrain.net import join
+    from p2ptrain.net.members import join
 
     signature = reception.swarm.root.sign_manifest(reception.manifest)
     return join.Reception(
@@ -221,8 +222,8 @@ async def test_only_swarms_that_are_shown_can_be_read():
     from zeroconf import ServiceInfo
     from zeroconf.asyncio import AsyncZeroconf
 
-    from p2ptrain.net.lan import Lan
-    from p2ptrain.net.open_swarm import SERVICE
+    from p2ptrain.net.lan.open_swarm import SERVICE
+    from p2ptrain.net.lan.search import Lan
 
     swarm, hidden, peer = (Identity.create().peer for _ in range(3))
     options = {"interfaces": lambda: HERE, "look_every_s": 0.02}

@@ -18,12 +18,12 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from p2ptrain.core import limits
 from p2ptrain.core.types import PeerId, SwarmId, peer_text
-from p2ptrain.net import lan as lan_module
 from p2ptrain.net.addresses import NEAR_MAX, Address, AddressBook, is_dialable
-from p2ptrain.net.certificates import wall_clock
-from p2ptrain.net.interfaces import Interface, usable_interfaces
-from p2ptrain.net.lan import HINTS_BURST, SERVICE, Lan
-from p2ptrain.net.lan_record import AGE_MAX_S, TEXT_BYTES_MAX, LanSeal
+from p2ptrain.net.lan import search as lan_module
+from p2ptrain.net.lan.interfaces import Interface, usable_interfaces
+from p2ptrain.net.lan.record import AGE_MAX_S, TEXT_BYTES_MAX, LanSeal
+from p2ptrain.net.lan.search import HINTS_BURST, SERVICE, Lan
+from p2ptrain.net.trust.certificates import wall_clock
 
 HERE = (Interface("lo", ("127.0.0.1",), ("127.0.0.0/8",)),)
 GROUP = ("224.0.0.251", 5353)

@@ -15,14 +15,14 @@ import pytest
 from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.errors import P2PTrainError
 from p2ptrain.core.types import PeerId, peer_text
-from p2ptrain.net import connector
 from p2ptrain.net.addresses import AddressBook
-from p2ptrain.net.blob_fetch import fetch
-from p2ptrain.net.certificates import host_name
-from p2ptrain.net.connector import PeerConnector
-from p2ptrain.net.dialling import open_session
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.portmap import PortMapper
+from p2ptrain.net.blobs.fetch import fetch
+from p2ptrain.net.reach import connector
+from p2ptrain.net.reach.connector import PeerConnector
+from p2ptrain.net.reach.dialling import open_session
+from p2ptrain.net.router.portmap import PortMapper
+from p2ptrain.net.trust.certificates import host_name
+from p2ptrain.net.trust.identity import Identity
 from tests.net.conftest import Node, Swarm
 from tests.net.nat_lab import PROTOCOLS, Home, Lab, needs_lab
 

@@ -8,8 +8,8 @@ import pytest
 
 from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.types import peer_text, short
-from p2ptrain.net.blob_fetch import fetch
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.blobs.fetch import fetch
+from p2ptrain.net.trust.identity import Identity
 from tests.net.conftest import Node, Swarm
 from tests.net.nat_lab import Home, Lab, needs_lab
 

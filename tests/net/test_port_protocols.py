@@ -7,12 +7,12 @@ import socket
 
 import pytest
 
-from p2ptrain.net import mapping, nat_pmp, pcp
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.gateway import Gateway
-from p2ptrain.net.mapping import Grant, MappingError
-from p2ptrain.net.nat_pmp import NatPmp
-from p2ptrain.net.pcp import Pcp
+from p2ptrain.net.router import mapping, nat_pmp, pcp
+from p2ptrain.net.router.gateway import Gateway
+from p2ptrain.net.router.mapping import Grant, MappingError
+from p2ptrain.net.router.nat_pmp import NatPmp
+from p2ptrain.net.router.pcp import Pcp
 
 HERE = Gateway("127.0.0.1", "127.0.0.1")
 NONCE = bytes(range(12))

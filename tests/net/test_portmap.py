@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.gateway import Gateway
-from p2ptrain.net.mapping import Grant, MappingError
-from p2ptrain.net.portmap import CLOSE_S, PAUSE_S, RENEW_MIN_S, RETRY_S, PortMapper
+from p2ptrain.net.router.gateway import Gateway
+from p2ptrain.net.router.mapping import Grant, MappingError
+from p2ptrain.net.router.portmap import CLOSE_S, PAUSE_S, RENEW_MIN_S, RETRY_S, PortMapper
 from tests.net.virtual import run
 
 HOME = Gateway("192.168.1.1", "192.168.1.2")

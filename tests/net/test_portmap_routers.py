@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 import pytest
 
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.gateway import Gateway, find_gateway
-from p2ptrain.net.portmap import PortMapper, PortState
+from p2ptrain.net.router.gateway import Gateway, find_gateway
+from p2ptrain.net.router.portmap import PortMapper, PortState
 from tests.net.nat_lab import PROTOCOLS, Home, Lab, needs_lab
 
 pytestmark = [pytest.mark.nat, needs_lab]

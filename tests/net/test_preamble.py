@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from p2ptrain.net import listener, preamble
-from p2ptrain.net.preamble import MAGIC, TOKEN_BYTES, Arrivals, Kind, Preamble, read_preamble
+from p2ptrain.net.channel import listener, preamble
+from p2ptrain.net.channel.preamble import MAGIC, TOKEN_BYTES, Arrivals, Kind, Preamble, read_preamble
 
 TOKEN = bytes(range(TOKEN_BYTES))
 

@@ -5,10 +5,11 @@ import socket
 
 import pytest
 
-from p2ptrain.net import listener
-from p2ptrain.net import punch as punching
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.punch import bound, punch, share
+from p2ptrain.net.channel import listener
+from p2ptrain.net.channel.sockets import share
+from p2ptrain.net.reach import punch as punching
+from p2ptrain.net.reach.punch import bound, punch
 from p2ptrain.net.ways import NoWayError, WayError
 from tests.net.conftest import LOOPBACK
 

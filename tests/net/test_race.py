@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from p2ptrain.net.race import race
+from p2ptrain.net.reach.race import race
 from tests.net.virtual import run
 
 STAGGER_S = 0.3

@@ -8,10 +8,10 @@ from aiohttp import web
 
 from p2ptrain.core.errors import UnreachableError
 from p2ptrain.core.types import peer_text
-from p2ptrain.net import punch, reflection
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.ask import ask
-from p2ptrain.net.reflection import WHERE_PATH, Reflection, Where
+from p2ptrain.net.reach import punch, reflection
+from p2ptrain.net.reach.ask import ask
+from p2ptrain.net.reach.reflection import WHERE_PATH, Reflection, Where
 
 pytestmark = pytest.mark.skipif(not punch.CAN_SHARE, reason="this system has no SO_REUSEPORT")
 

@@ -12,9 +12,10 @@ import pytest
 from p2ptrain.core.blobid import hash_blob
 from p2ptrain.core.errors import UnreachableError
 from p2ptrain.core.types import peer_text, short
-from p2ptrain.net import client, relay
-from p2ptrain.net.blob_fetch import fetch
-from p2ptrain.net.relay import RelayBounds
+from p2ptrain.net.blobs.fetch import fetch
+from p2ptrain.net.reach import client
+from p2ptrain.net.relay import server as relay
+from p2ptrain.net.relay.server import RelayBounds
 from p2ptrain.net.ways import WayName
 
 MARKER = b"the loss is 0.25, the secret marker"

@@ -7,15 +7,9 @@ from random import Random
 import pytest
 
 from p2ptrain.core.errors import RefusedError, UnreachableError
-from p2ptrain.net import tls
 from p2ptrain.net.addresses import AddressBook, is_dialable
-from p2ptrain.net.admission import Admission, AdmissionBook, JoinRefusedError, Refusal
-from p2ptrain.net.authority import ISSUER_LIFE, LEAF_LIFE, Root, is_due, renewal_due
-from p2ptrain.net.certificates import Role, check_member, host_name, read_leaf, wall_clock
-from p2ptrain.net.connector import PeerConnector
-from p2ptrain.net.dialling import open_session
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.renewal import (
+from p2ptrain.net.members.admission import Admission, AdmissionBook, JoinRefusedError, Refusal
+from p2ptrain.net.members.renewal import (
     LOOK_EVERY_S,
     RETRY_FIRST_S,
     RETRY_MAX_S,
@@ -23,6 +17,12 @@ from p2ptrain.net.renewal import (
     Renewer,
     ask_for_renewal,
 )
+from p2ptrain.net.reach.connector import PeerConnector
+from p2ptrain.net.reach.dialling import open_session
+from p2ptrain.net.trust import tls
+from p2ptrain.net.trust.authority import ISSUER_LIFE, LEAF_LIFE, Root, is_due, renewal_due
+from p2ptrain.net.trust.certificates import Role, check_member, host_name, read_leaf, wall_clock
+from p2ptrain.net.trust.identity import Identity
 
 NOW = wall_clock()
 DAY = timedelta(days=1)

@@ -13,9 +13,9 @@ import pytest
 
 from p2ptrain.core.errors import UnreachableError
 from p2ptrain.core.types import PeerId
-from p2ptrain.net import relay
-from p2ptrain.net.calls import CALL_BYTES_MAX, RELAY, RELAY_PATH, Ask, Call, Reply
-from p2ptrain.net.reservation import RETRY_MAX_S, Reservations
+from p2ptrain.net.relay import server as relay
+from p2ptrain.net.relay.calls import CALL_BYTES_MAX, RELAY, RELAY_PATH, Ask, Call, Reply
+from p2ptrain.net.relay.reservation import RETRY_MAX_S, Reservations
 from tests.net.virtual import run
 
 PEERS = [PeerId(bytes([number]) * 32) for number in range(1, 5)]

@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 
 from p2ptrain.core import limits
-from p2ptrain.net.certificates import host_name
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.trust.certificates import host_name
+from p2ptrain.net.trust.identity import Identity
 from tests.net.conftest import Node, Swarm
 
 pytestmark = [

@@ -8,13 +8,9 @@ import msgspec
 import pytest
 
 from p2ptrain.core.errors import ConfigError, Offence, RemoteProtocolError, UnreachableError
-from p2ptrain.net import state as module
-from p2ptrain.net.ask import ask
-from p2ptrain.net.authority import Issuer, Root
-from p2ptrain.net.certificates import DELEGATE_PREFIX, Role, check_member, wall_clock
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.spreading import COMPARE_EVERY_S, EXCHANGES_BURST, STATE_PATH, Spreading, tag_of
-from p2ptrain.net.state import (
+from p2ptrain.net.members import state as module
+from p2ptrain.net.members.spreading import COMPARE_EVERY_S, EXCHANGES_BURST, STATE_PATH, Spreading, tag_of
+from p2ptrain.net.members.state import (
     DELEGATE_BYTES_MAX,
     DELEGATES_MAX,
     REVOKED_INVITES_MAX,
@@ -26,7 +22,11 @@ from p2ptrain.net.state import (
     read_state,
     sign_state,
 )
-from p2ptrain.net.verifier import SwarmVerifier
+from p2ptrain.net.reach.ask import ask
+from p2ptrain.net.trust.authority import Issuer, Root
+from p2ptrain.net.trust.certificates import DELEGATE_PREFIX, Role, check_member, wall_clock
+from p2ptrain.net.trust.identity import Identity
+from p2ptrain.net.trust.verifier import SwarmVerifier
 
 NOW = wall_clock()
 ROOT = Root.create(NOW)

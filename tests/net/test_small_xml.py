@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2ptrain.net.small_xml import DEPTH_MAX, ELEMENTS_MAX, XML_BYTES_MAX, read_xml
+from p2ptrain.net.router.small_xml import DEPTH_MAX, ELEMENTS_MAX, XML_BYTES_MAX, read_xml
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;">]><a>&c;</a>"""
 

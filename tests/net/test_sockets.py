@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from p2ptrain.net.sockets import cut
+from p2ptrain.net.channel.sockets import cut
 
 pytestmark = pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))
 

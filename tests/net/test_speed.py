@@ -4,8 +4,8 @@ import pytest
 
 from p2ptrain.core.errors import UnreachableError
 from p2ptrain.net import speed as module
-from p2ptrain.net.ask import ask
-from p2ptrain.net.bandwidth import Bandwidth
+from p2ptrain.net.channel.bandwidth import Bandwidth
+from p2ptrain.net.reach.ask import ask
 from p2ptrain.net.speed import (
     PIECE_BYTES_MAX,
     PIECES_BYTES,

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from p2ptrain.net.splice import splice
+from p2ptrain.net.relay.splice import splice
 from tests.net.virtual import run
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from p2ptrain.core.errors import UnreachableError
 from p2ptrain.core.types import PeerId
-from p2ptrain.net.spreading import COMPARE_EVERY_S, Spreading
-from p2ptrain.net.state import StateKeeper
+from p2ptrain.net.members.spreading import COMPARE_EVERY_S, Spreading
+from p2ptrain.net.members.state import StateKeeper
 from tests.net.virtual import run
 
 ANNA, BERT, CARA = (PeerId(bytes([number]) * 32) for number in (1, 2, 3))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import p2ptrain
-from p2ptrain.net import link
-from p2ptrain.net.certificates import host_name
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.channel import link
 from p2ptrain.net.transport import Transport
+from p2ptrain.net.trust.certificates import host_name
+from p2ptrain.net.trust.identity import Identity
 from tests.net.conftest import Recorder
 
 pytestmark = pytest.mark.attack

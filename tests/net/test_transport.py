@@ -10,10 +10,11 @@ import pytest
 from p2ptrain.core import limits
 from p2ptrain.core.errors import LocalProtocolError, Offence, P2PTrainError
 from p2ptrain.core.types import PeerId
-from p2ptrain.net import link as links
-from p2ptrain.net import listener, switchboard, transport
-from p2ptrain.net.certificates import host_name
-from p2ptrain.net.identity import Identity
+from p2ptrain.net import transport
+from p2ptrain.net.channel import link as links
+from p2ptrain.net.channel import listener, switchboard
+from p2ptrain.net.trust.certificates import host_name
+from p2ptrain.net.trust.identity import Identity
 
 
 async def connected(swarm, until, **options):

@@ -7,9 +7,10 @@ import pytest
 
 from p2ptrain.core import limits
 from p2ptrain.core.types import PeerId, peer_text
-from p2ptrain.net import switchboard, upgrade
-from p2ptrain.net.upgrade import JITTER, UPGRADE_EVERY_S, Upgrades
-from p2ptrain.net.waiting import FRAMES_MAX, PEERS_MAX, REST_S, Waiting
+from p2ptrain.net.channel import switchboard
+from p2ptrain.net.channel.waiting import FRAMES_MAX, PEERS_MAX, REST_S, Waiting
+from p2ptrain.net.reach import upgrade
+from p2ptrain.net.reach.upgrade import JITTER, UPGRADE_EVERY_S, Upgrades
 from tests.net.virtual import run
 
 A, B = (PeerId(bytes([number]) * 32) for number in (1, 2))

@@ -7,12 +7,12 @@ import re
 import pytest
 from aiohttp import web
 
-from p2ptrain.net import upnp
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.gateway import Gateway
-from p2ptrain.net.mapping import Grant, MappingError
-from p2ptrain.net.small_xml import XML_BYTES_MAX
-from p2ptrain.net.upnp import DEVICES, SERVICES, Service, Upnp, find_service, is_at, read_found
+from p2ptrain.net.router import upnp
+from p2ptrain.net.router.gateway import Gateway
+from p2ptrain.net.router.mapping import Grant, MappingError
+from p2ptrain.net.router.small_xml import XML_BYTES_MAX
+from p2ptrain.net.router.upnp import DEVICES, SERVICES, Service, Upnp, find_service, is_at, read_found
 
 HERE = Gateway("127.0.0.1", "127.0.0.1")
 ROUTER = Gateway("192.168.1.1", "192.168.1.2")

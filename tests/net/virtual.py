@@ -15,9 +15,9 @@ from p2ptrain.core import limits
 from p2ptrain.core.blobid import chunk_digest
 from p2ptrain.core.errors import UnreachableError
 from p2ptrain.core.types import PeerId
-from p2ptrain.net.bandwidth import Bandwidth
-from p2ptrain.net.client import GET_TIMEOUT
-from p2ptrain.net.traffic import TrafficBook
+from p2ptrain.net.channel.bandwidth import Bandwidth
+from p2ptrain.net.channel.traffic import TrafficBook
+from p2ptrain.net.reach.client import GET_TIMEOUT
 
 PIECE_BYTES = 64 * limits.KIB
 

@@ -29,7 +29,7 @@ def main() -> int:
     began = time.monotonic()
     live = partial(run, peers=asked.peers, minutes=asked.minutes, real=asked.real)
     results = []
-    with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for done in as_completed([pool.submit(live, seed) for seed in seeds]):
             results.append(done.result())
             _show(results[-1], asked)

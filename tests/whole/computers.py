@@ -37,11 +37,12 @@ from p2ptrain.daemon.config import Config, Network, Training
 from p2ptrain.daemon.daemon import Daemon, Work
 from p2ptrain.daemon.home import Home
 from p2ptrain.daemon.swarms import SwarmFolder, Swarms
-from p2ptrain.net import blob_part, certificates
 from p2ptrain.net.addresses import is_dialable
-from p2ptrain.net.identity import Identity
-from p2ptrain.net.invite import Door, create_invite
-from p2ptrain.net.join import join
+from p2ptrain.net.blobs import part as blob_part
+from p2ptrain.net.members.invite import Door, create_invite
+from p2ptrain.net.members.join import join
+from p2ptrain.net.trust import certificates
+from p2ptrain.net.trust.identity import Identity
 from tests.whole import network, seal
 from tests.whole.loop import HERE, Process, VirtualLoop
 from tests.whole.worker import Worker

@@ -2,8 +2,8 @@
 
 Stands in: the bytes of TLS. Both ends show the very certificates of their contexts, in the order, with the
 round trips and with the first byte of TLS 1.3, in the clear; the chain is followed by `check_member` to the
-context's own root, and the pin of `net/tls.py` decides, unchanged. Whoever shows a certificate is believed to
-have its key. Signatures of messages are keyed hashes, as in `sim/keys.py`.
+context's own root, and the pin of `net/trust/tls.py` decides, unchanged. Whoever shows a certificate is
+believed to have its key. Signatures of messages are keyed hashes, as in `sim/keys.py`.
 Does not: certificates, the manifest, the swarm's state, invites and knocks are signed with Ed25519.
 
 Runs with `real=True` leave all of it to OpenSSL.
@@ -23,9 +23,9 @@ import msgspec
 
 from p2ptrain.core.errors import RemoteProtocolError
 from p2ptrain.core.types import PeerId
-from p2ptrain.net import tls, verifier
-from p2ptrain.net.certificates import Chain, check_member, wall_clock
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.trust import tls, verifier
+from p2ptrain.net.trust.certificates import Chain, check_member, wall_clock
+from p2ptrain.net.trust.identity import Identity
 from tests.whole.loop import VirtualLoop
 
 _HEAD = struct.Struct(">BHH")

@@ -11,9 +11,9 @@ from p2ptrain.core.errors import RemoteProtocolError, UnreachableError
 from p2ptrain.core.types import PeerId, Seconds
 from p2ptrain.daemon.doctor import lines, verdicts
 from p2ptrain.net import speed
-from p2ptrain.net.dial_back import Seen
-from p2ptrain.net.interfaces import usable_interfaces
-from p2ptrain.net.portmap import PortState
+from p2ptrain.net.lan.interfaces import usable_interfaces
+from p2ptrain.net.reach.dial_back import Seen
+from p2ptrain.net.router.portmap import PortState
 from p2ptrain.net.transport import Transport
 
 PEERS_MAX = 3

@@ -15,7 +15,7 @@ from p2ptrain.core.limits import GIB, MIB
 from p2ptrain.daemon.doctor.findings import failure, ok, warning
 
 PYTHON_MIN = (3, 11, 5)
-"""Before, TLS has a hole (CVE-2023-40217), see `net/tls.py`."""
+"""Before, TLS has a hole (CVE-2023-40217), see `net/trust/tls.py`."""
 
 MEMORY_MIN = GIB
 """The daemon and a trainer with a small net take half of it (measured, 2026-11-20)."""

@@ -10,7 +10,7 @@ from p2ptrain.core.types import PeerId, short
 from p2ptrain.daemon.config import Config, load_config
 from p2ptrain.daemon.doctor.findings import broken, ok, skipped, warning
 from p2ptrain.daemon.words import nickname
-from p2ptrain.net.identity import Identity
+from p2ptrain.net.trust.identity import Identity
 
 
 def identity(path: Path) -> tuple[Finding, PeerId | None]:

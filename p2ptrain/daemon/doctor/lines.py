@@ -14,7 +14,7 @@ from p2ptrain.core.types import Seconds
 from p2ptrain.daemon.config import Network
 from p2ptrain.daemon.doctor.findings import failure, ok, warning
 from p2ptrain.net.addresses import Address
-from p2ptrain.net.interfaces import Interface, usable_interfaces
+from p2ptrain.net.lan.interfaces import Interface, usable_interfaces
 
 SOMEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Addresses that nobody has (RFC 5737, RFC 3849): only the way there is asked for, nothing is sent."""

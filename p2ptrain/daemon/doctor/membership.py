@@ -11,8 +11,8 @@ from p2ptrain.core.types import PeerId
 from p2ptrain.daemon.doctor.findings import broken, failure, ok, skipped, warning
 from p2ptrain.daemon.swarms import SwarmFolder
 from p2ptrain.learn.equipment import Equipment, Stage
-from p2ptrain.net.certificates import Clock, wall_clock
-from p2ptrain.net.state import read_state
+from p2ptrain.net.members.state import read_state
+from p2ptrain.net.trust.certificates import Clock, wall_clock
 
 SOON = timedelta(days=3)
 """A member asks for a new certificate ten days before its end: whoever got none for a week needs help."""

@@ -7,10 +7,9 @@ from typing import NamedTuple
 from p2ptrain.control.api import Finding
 from p2ptrain.core.types import PeerId, Seconds
 from p2ptrain.daemon.doctor.findings import failure, ok, open_firewall, skipped, warning
-from p2ptrain.net.addresses import Address
-from p2ptrain.net.dial_back import Outcome, Seen, agreed, proven
-from p2ptrain.net.gateway import is_public
-from p2ptrain.net.portmap import BEHIND_ANOTHER_HINT, PortState
+from p2ptrain.net.addresses import Address, is_public
+from p2ptrain.net.reach.dial_back import Outcome, Seen, agreed, proven
+from p2ptrain.net.router.portmap import BEHIND_ANOTHER_HINT, PortState
 from p2ptrain.net.speed import Speed
 
 CLOCK_OFF_S: Seconds = 2.0

@@ -1,0 +1,1 @@
+"""Weights: served, planned, fetched from several sources, bounded."""

@@ -1,0 +1,1 @@
+"""Members and open swarms on the same local network."""

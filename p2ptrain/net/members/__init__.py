@@ -1,0 +1,1 @@
+"""How members come, stay and go: invites, admission, renewal, revocation."""

@@ -1,0 +1,1 @@
+"""How a connection to a peer comes about, whatever lies between."""
