@@ -72,6 +72,11 @@ class Conduct:
         )
         return [note, Hangup(peer, str(offence), refuse_s)] if closes else [note]
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether nobody has anything on record."""
+        return not self._records
+
     def believes(self, peer: PeerId, now: Seconds) -> bool:
         """Say whether the peer's reports count."""
         record = self._records.get(peer)

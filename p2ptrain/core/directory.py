@@ -131,7 +131,7 @@ class Directory:
         return self._count
 
     def __iter__(self) -> Iterator[Record]:
-        for bucket in self._buckets:
+        for bucket in self._buckets if self._count else ():
             yield from bucket.records.values()
 
     def get(self, peer: PeerId) -> Record | None:

@@ -95,6 +95,21 @@ class Ledger:
         entry = self._entries.get(self._turn.popitem()[0]) if self._turn else None
         return entry.report if entry is not None else None
 
+    def telling(self, author: PeerId, others: int) -> dict[bytes, Stated]:
+        """What to tell: the best report, an author's own, and others in turn, by their bytes."""
+        found: dict[bytes, Stated] = {}
+        if self._best is not None:
+            found[self._best.raw] = self._best
+        own = self._entries.get(author)
+        if own is not None:
+            found[own.report.raw] = own.report
+        for _ in range(others):
+            report = self.next_in_turn()
+            if report is None or len(found) == limits.REPORTS_PER_NEWS_MAX:
+                break
+            found[report.raw] = report
+        return found
+
     def ranked(self, now: Seconds, fresh_s: Seconds, without: PeerId) -> list[tuple[Stated, Offer]]:
         """Reports not older than `fresh_s` that offer weights, best first, without one author."""
         oldest = now - fresh_s

@@ -103,9 +103,13 @@ class Membership:
         """Say whether the peer is a member that is not banned."""
         return peer in self._members and self._conduct.admits(peer, now)
 
-    def trusts(self, peer: PeerId, now: Seconds) -> bool:
-        """Say whether the peer's reports count."""
-        return peer in self._members and self._conduct.believes(peer, now)
+    def trusted(self, statements: Iterable[Verified[Any]], now: Seconds) -> list[Verified[Any]]:
+        """Return the statements that count, by their authors."""
+        members = self._members.index
+        known = [statement for statement in statements if statement.sender in members]
+        if self._conduct.is_clean:
+            return known
+        return [statement for statement in known if self._conduct.believes(statement.sender, now)]
 
     def others(self, now: Seconds) -> list[PeerId]:
         """Members other than this node that can be reached now, sorted."""

@@ -182,8 +182,7 @@ class Node:
     def _on_news(self, via: PeerId, news: Verified[News]) -> list[Effect]:
         improved, effects = self._spread.on_news(self._context.now, via, news, self._blobs.held)
         for report, held in zip(cast("tuple[Stated, ...]", news.carried), news.message.held, strict=False):
-            offer = report.message.offer
-            if held and offer is not None:
+            if held and (offer := report.message.offer) is not None:
                 self._blobs.add_holder(offer.blob, via)
         return [*effects, *self._to_strategy(Learned(improved))] if improved else effects
 

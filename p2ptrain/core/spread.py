@@ -99,11 +99,10 @@ class Spread:
     ) -> tuple[Stated | None, list[Effect]]:
         """Take news in; return the best report if it improved, and an answer or a forwarding."""
         self._heard = now
-        ledger, trusts = self._ledger, self._membership.trusts
+        ledger = self._ledger
         before, reply = ledger.best_rank, self._config.reply and not news.message.reply
-        for statement in news.carried:
-            if trusts(statement.sender, now):
-                ledger.learn(statement, now)
+        for statement in self._membership.trusted(news.carried, now):
+            ledger.learn(statement, now)
         best = ledger.best()
         if best is None:
             return None, []
@@ -164,18 +163,8 @@ class Spread:
         return law.expo(members, self._me, self._turn, usable)
 
     def _news(self, held: dict[BlobId, None], *, reply: bool, hops: int) -> News:
-        ledger = self._ledger
-        entry = ledger.of(self._me)
-        own = entry.report if entry is not None else None
-        raws: list[bytes] = []
-        here: list[bool] = []
-        count = max(1, min(OTHERS_MAX, OTHERS_BY_MEMBERS // len(self._membership.members)))
-        others = [ledger.next_in_turn() for _ in range(count)]
-        for report in (ledger.best(), own, *others):
-            if report is not None and report.raw not in raws:
-                offer = report.message.offer
-                raws.append(report.raw)
-                here.append(offer is not None and offer.blob in held)
-            if len(raws) == limits.REPORTS_PER_NEWS_MAX:
-                break
-        return News(tuple(raws), tuple(here), reply, hops)
+        others = max(1, min(OTHERS_MAX, OTHERS_BY_MEMBERS // len(self._membership.members)))
+        told = self._ledger.telling(self._me, others)
+        offers = [report.message.offer for report in told.values()]
+        here = [offer is not None and offer.blob in held for offer in offers]
+        return News(tuple(told), tuple(here), reply, hops)

@@ -68,8 +68,8 @@ def test_who_is_heard_or_connected_becomes_a_member() -> None:
 
 
 def test_a_stranger_is_neither_trusted_nor_reachable() -> None:
-    them = member()
-    assert not them.trusts(peer(ANNA), now=0.0)
+    them, said = member(known=(BERT,)), [Author(number).reports(0.5) for number in (ANNA, BERT)]
+    assert them.trusted(said, now=0.0) == said[1:]
     assert not them.reachable(peer(ANNA), now=0.0)
 
 
