@@ -1,7 +1,6 @@
 """A port is kept open as long as the node runs, whatever a made-up router does, in virtual time."""
 
 import asyncio
-import gc
 from collections.abc import Callable
 
 import pytest
@@ -132,16 +131,6 @@ def test_a_router_that_opens_nothing_is_named_with_its_reasons_and_the_repair():
         "the router 192.168.1.1 opens no port (PCP: no answer; NAT-PMP: not allowed; UPnP: error 606)"
     )
     assert "forward TCP port 4001 to 192.168.1.2;" in state.hint
-
-
-def test_what_the_others_said_is_no_error_of_the_program(caplog):
-    asking = Asking("PCP", probes_s=0.2), Asking("NAT-PMP"), Asking("UPnP")
-    asking[1].failure = "refused"
-    scene = Scene(*asking)
-    scene.play(10)
-    gc.collect()
-    assert scene.mapper.state.words.endswith("(PCP)")
-    assert caplog.records == []
 
 
 def test_a_failure_to_open_leads_to_the_next_protocol():
