@@ -1,6 +1,6 @@
 """Whole daemons through storms: after each, everybody holds fresh state of everybody within 20 s.
 
-The first seeds of `python -m tests.whole --seeds 60`, which takes eleven minutes on two cores (measured, LOG.md).
+The first seeds of `python -m tests.whole --seeds 60`, which takes some eleven minutes (measured, LOG.md).
 """
 
 import os
