@@ -85,10 +85,12 @@ class AddressBook:
 
     Args:
         allow: says which addresses may be dialled.
+        may_add: says whether a peer may name an address that it did not name before; asked once for each.
     """
 
-    def __init__(self, allow: AddressFilter) -> None:
+    def __init__(self, allow: AddressFilter, may_add: Callable[[PeerId], bool] = lambda _: True) -> None:
         self.allow = allow
+        self._may_add = may_add
         self._known: OrderedDict[PeerId, Known] = OrderedDict()
         self._near: OrderedDict[PeerId, tuple[Address, ...]] = OrderedDict()
 
@@ -102,13 +104,14 @@ class AddressBook:
         Returns:
             The addresses that are known now.
         """
+        old = self._known.get(peer, Known()).addresses
         addresses: dict[Address, None] = {}
         relays: dict[PeerId, None] = {}
         for text in texts:
             try:
                 if text.startswith(VIA):
                     relays[peer_from_text(text.removeprefix(VIA))] = None
-                elif self.allow(address := parse_address(text)):
+                elif self.allow(address := parse_address(text)) and (address in old or self._may_add(peer)):
                     addresses[address] = None
             except ValueError:
                 continue

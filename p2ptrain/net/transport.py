@@ -64,6 +64,10 @@ GREETINGS_PER_S = 0.5
 GREETINGS_BURST = 8
 """How often one peer may connect: a lost line is one, a quarrel with itself is many."""
 
+NEW_ADDRESSES_PER_S = 20 / 3600
+NEW_ADDRESSES_BURST = 20
+"""Who names one address after the other may be looking through somebody's network (net 7)."""
+
 
 NO_BOUNDS = RelayBounds()
 
@@ -110,7 +114,8 @@ class Transport:
         self._events = events
         self._refused = refused
         self._heartbeat_s = heartbeat_s
-        self._book = AddressBook(allow)
+        self._new_addresses = Buckets(NEW_ADDRESSES_PER_S, NEW_ADDRESSES_BURST, limits.PEERS_MAX)
+        self._book = AddressBook(allow, self._may_name_another)
         self._sockets = Sockets()
         self._context = tls.client_context(identity, membership, refused, distrusted)
         self.client = Client(self._book, self._context, refused, self._sockets.add)
@@ -302,6 +307,9 @@ class Transport:
             del self._dials[peer]
         self._begin(peer, websocket, self._identity.peer)
         return True
+
+    def _may_name_another(self, peer: PeerId) -> bool:
+        return self._new_addresses.take(peer, asyncio.get_running_loop().time())
 
     def _here(self) -> Address:
         return Address(self._host, self.port)

@@ -252,7 +252,7 @@ async def test_who_gives_up_leaves_nothing_open(swarm, dialler, until):
     one, two = await swarm.pair()
     async with Deaf() as deaf:
         dial = dialler(one, [deaf.address], [MadeWay("relay", leads_to(deaf.address))])
-        for steps in range(40):
+        for steps in range(150):
             task = asyncio.create_task(dial.get(two.peer))
             for _ in range(steps):
                 await asyncio.sleep(0)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import p2ptrain
+from p2ptrain.net.addresses import Address
 from p2ptrain.net.channel import link
-from p2ptrain.net.transport import Transport
+from p2ptrain.net.transport import NEW_ADDRESSES_BURST, Transport
 from p2ptrain.net.trust.certificates import host_name
 from p2ptrain.net.trust.identity import Identity
 from tests.net.conftest import Recorder
@@ -84,6 +85,20 @@ async def test_no_advertised_address_leads_to_a_service_of_this_computer(swarm):
         assert not await node.dial(Identity.create().peer, addresses)
         assert bystander.touched == []
     await node.close()
+
+
+async def test_nobody_is_led_through_a_network_one_address_after_the_other(swarm):
+    """Forty contacts of eight new addresses each: no more are kept than a computer on the move has."""
+    identity, peer = Identity.create(), Identity.create().peer
+    node = Transport(identity, swarm.certify(identity), Recorder())
+    named: dict[Address, None] = {}
+    for number in range(40):
+        node.learn(peer, [f"192.168.{number}.{last}:8080" for last in range(1, 9)])
+        named.update(dict.fromkeys(node._book.addresses_of(peer)))
+    assert len(named) == NEW_ADDRESSES_BURST
+    node.learn(peer, [str(next(reversed(named)))] * 8)  # what was named before costs nothing
+    node.learn(other := Identity.create().peer, ["192.168.1.1:8080"])
+    assert node._book.addresses_of(other) == (Address("192.168.1.1", 8080),)
 
 
 async def test_little_is_said_before_a_handshake_is_done(swarm, attacks):
