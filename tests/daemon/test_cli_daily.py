@@ -193,7 +193,10 @@ ELSEWHERE += [("swarm", "revoke"), ("swarm", "delegate"), ("swarm", "admit")]
 """Their examples take long, or name somebody else or an invite that is not there."""
 
 
-def test_the_examples_of_daily_commands_work(home: Home) -> None:
+def test_the_examples_of_daily_commands_work(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some write a file
     shown = {path: examples(command) for path, command in ALL if path not in ELSEWHERE}
     between = [path for path in shown if path not in FIRST + LAST]
     for path in FIRST + between + LAST:
