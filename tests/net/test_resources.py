@@ -199,7 +199,7 @@ async def push(line: Line, pieces: Iterable[bytes]) -> None:
 async def drip(line: Line, data: bytes) -> None:
     """Send one byte after the other, each before patience ends, until the other side ends it."""
     reader, writer = line
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # uvloop's word for a connection that is gone
         async with asyncio.timeout(GONE_S):
             end = asyncio.create_task(reader.read())
             for at in itertools.count():
