@@ -18,6 +18,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from p2ptrain.core import keep
 from p2ptrain.core.effects import (
@@ -378,8 +379,11 @@ class Strategy:
         target = ctx.manifest.target_loss
         if target is not None and measured <= target + self._config.tolerance * abs(target):
             adopt = self._adopt(ctx, claim, measured)
+            self._accuracy = None
+            if self._keep.offer is None or measured < self._keep.offer.loss:
+                self._keep.offer = replace(claim.offer, loss=measured)
             why = f"target reached by {short(claim.stated.sender)}: loss {measured:.4g}"
-            return [*adopt, *self._finish(why)]
+            return [*adopt, *self._tell(), *self._finish(why)]
         if math.isfinite(own) and measured >= own - self._config.margin * abs(own):
             return []
         return self._adopt(ctx, claim, measured)
