@@ -88,7 +88,7 @@ class Engine:
             self._splits = data.split(task, cfg, self.device, setup)
             self._trainer = Trainer(task, cfg, setup, self.device, self._randomness, self._splits.training)
             probe = self._splits.validation.take(slice(2))
-            self._evaluator = Evaluator(self._trainer.net, task.evaluate or task.loss, probe)
+            self._evaluator = Evaluator(self._trainer.net, task, cfg, probe)
         self._start_norm = weights.norm(self._trainer.vector.flat)
         self._fingerprint = fingerprint(task, cfg, setup.seed, self._trainer.vector.spec)
         self._memory = b""

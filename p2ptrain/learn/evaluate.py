@@ -1,6 +1,6 @@
 """The loss of the weights that are in a net now, on given examples, and how sure it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf, nan
 from typing import Any, NamedTuple
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from p2ptrain.learn.data import Selection
-
-Measure = Callable[[nn.Module, Any], Tensor | tuple[Tensor, dict[str, Tensor]]]
+from p2ptrain.learn.task import Task
 
 BATCH_LARGE = 256
 """Examples at once if the loss is one number an example: more gains little (measured on a CPU)."""
@@ -37,13 +36,14 @@ class Evaluator:
 
     Args:
         net: its modes are as before after each use.
-        measure: the task's `loss` or `evaluate`.
+        task: its `evaluate`, else its `loss`, is what counts.
+        cfg: the task's config.
         probe: a small batch: it shows whether the loss is one number an example.
     """
 
-    def __init__(self, net: nn.Module, measure: Measure, probe: Any) -> None:
-        self._net = net
-        self._measure = measure
+    def __init__(self, net: nn.Module, task: Task, cfg: Any, probe: Any) -> None:
+        self._net, self._task, self._cfg = net, task, cfg
+        self._measure = task.evaluate or task.loss
         with _evaluating(net):
             loss, _ = self._results(probe)
         self._batch_size = BATCH_LARGE if loss.ndim else BATCH_SMALL
@@ -65,7 +65,7 @@ class Evaluator:
 
     def _results(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return loss and accuracy as the task gives them."""
-        result = self._measure(self._net, batch)
+        result = self._measure(self._net, self._task.prepared(self._cfg, batch, False))
         loss, metrics = result if isinstance(result, tuple) else (result, {})
         return loss, metrics.get("accuracy", torch.tensor(nan))
 

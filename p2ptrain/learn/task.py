@@ -45,6 +45,8 @@ class Task:
         evaluate: like `loss`, used in its place where weights are only measured.
         sample: `sample(net, cfg, prompt)` shows people what the net can do.
         collate: makes a batch from a list of examples; by default torch's `default_collate`.
+        prepare: `prepare(cfg, batch, training)` makes of a batch on the device what `loss` takes: bytes
+            to numbers, and in training chance changes of pictures or smooth labels.
     """
 
     name: str
@@ -57,6 +59,11 @@ class Task:
     evaluate: "Callable[[nn.Module, Any], Loss] | None" = None
     sample: "Callable[[nn.Module, Any, str], Any] | None" = None
     collate: Callable[[list[Any]], Any] | None = None
+    prepare: Callable[[Any, Any, bool], Any] | None = None
+
+    def prepared(self, cfg: Any, batch: Any, training: bool) -> Any:
+        """Return what `loss` and `evaluate` take."""
+        return batch if self.prepare is None else self.prepare(cfg, batch, training)
 
     def configure(self, settings: Settings) -> Any:
         """Build the config from a manifest's differences.

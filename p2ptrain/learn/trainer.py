@@ -68,6 +68,7 @@ class Trainer:
         """Train on one batch; return its mean loss, shape (), on the device."""
         self._randomness.reseed(mix("step", self._setup.peer_seed, self.step))
         batch = self._examples.take(self._order.places(self.step))
+        batch = self._task.prepared(self._cfg, batch, True)
         self.vector.gradient.zero_()
         result = self._task.loss(self.net, batch)
         loss = result[0] if isinstance(result, tuple) else result
