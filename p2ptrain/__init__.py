@@ -5,11 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2ptrain.learn.task import Task
+    from p2ptrain.own_loop import Attached, attach
 
 __version__ = "0.1.0"
-__all__ = ["Task", "__version__"]
+__all__ = ["Attached", "Task", "__version__", "attach"]
 
-_LAZY = {"Task": "p2ptrain.learn.task"}
+_LAZY = {
+    "Task": "p2ptrain.learn.task",
+    "Attached": "p2ptrain.own_loop",
+    "attach": "p2ptrain.own_loop",
+}
 
 
 def __getattr__(name: str) -> Any:

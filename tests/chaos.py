@@ -15,6 +15,7 @@ from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Offe
 from p2ptrain.core.node import TEST_TAG
 from p2ptrain.core.strategy import Rules
 from p2ptrain.core.types import BlobId
+from p2ptrain.strategies.polytope import Met
 from tests.helpers import Author, blob, peer
 
 ME = 1
@@ -177,6 +178,11 @@ class Chaos:
             "blob": self._blob(),
             "size_bytes": rng.choice((1, 64, 2**34)),
             "turn": rng.choice(NATURALS),
+            "origin": peer(rng.randrange(1, 20)),
+            "hop": rng.choice(NATURALS),
+            "count": rng.randint(1, 1000),
+            "mean": self._blob(),
+            "met": tuple(Met(peer(n), rng.choice(NUMBERS)) for n in range(rng.randrange(33))),
         }
         message: Message = type_(**{name: drawn[name] for name in type_.__struct_fields__})
         return self._author().sends(message)

@@ -14,6 +14,7 @@ settings.register_profile("house", deadline=None, print_blob=True)
 settings.load_profile("house")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("P2PTRAIN_OFFLINE", "1")
 
 HERE = Path(__file__).parent
 OURS = (HERE, HERE.parent / "p2ptrain")

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import Struct
 
+from p2ptrain.cli.fleet import terminated_like_interrupted
 from p2ptrain.cli.main import home_option
 from p2ptrain.cli.output import human_bytes, json_option, percent, say, table, write_json
 from p2ptrain.cli.quantities import parse_settings
@@ -91,7 +91,7 @@ def demo(picture: str, keep: bool, json_file: str | None, **options: Any) -> Non
     for file in (picture, json_file or "-"):
         if not Path(file).parent.is_dir():
             raise ConfigError(f"{file} cannot be written: its folder is not there")
-    with _terminated_like_interrupted(), _homes(keep) as folder, contextlib.ExitStack() as stack:
+    with terminated_like_interrupted(), _homes(keep) as folder, contextlib.ExitStack() as stack:
         members = _found_swarm(folder, stack, options)
         killed = members[-1]
         killed_at, resumed_from = _watch(members, killed)
@@ -291,17 +291,3 @@ def _homes(keep: bool) -> Iterator[Path]:
             say(f"kept {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Clean up after SIGTERM too."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

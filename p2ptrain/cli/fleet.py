@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -30,9 +31,9 @@ threads = 1
 
 
 class Member:
-    """One daemon and its home."""
+    """One daemon and its home. `config`: the owner's settings, as TOML."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, config: str = CONFIG) -> None:
         self.home = home
         self.name = home.name
         self.status: Status | None = None
@@ -42,7 +43,7 @@ class Member:
         self.lost_bytes = (0, 0)
         self._process: subprocess.Popen[bytes] | None = None
         home.mkdir()
-        (home / "config.toml").write_text(CONFIG)
+        (home / "config.toml").write_text(config)
 
     # -- commands ----------------------------------------------------------------------------------
 
@@ -139,3 +140,17 @@ class Member:
         status = self.status
         sent, received = (status.bytes_sent, status.bytes_received) if status else (0, 0)
         return self.lost_bytes[0] + sent, self.lost_bytes[1] + received
+
+
+@contextlib.contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Clean up after SIGTERM too."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from p2ptrain.cli.here import look_here, warn_if_missing
 from p2ptrain.cli.output import say
 from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.manifest import Manifest
@@ -17,7 +18,7 @@ from p2ptrain.daemon.daemon import AlreadyRunningError, Daemon, Work, only_one
 from p2ptrain.daemon.home import Home
 from p2ptrain.daemon.logs import close_log, open_log
 from p2ptrain.daemon.swarms import SwarmFolder, Swarms
-from p2ptrain.learn.task import check_known
+from p2ptrain.learn.task import check_known, refuse_attached
 from p2ptrain.net.trust.identity import Identity
 
 DEFAULT_TASK = "fashion"
@@ -40,7 +41,13 @@ def run_here(home: Home, swarm: str | None, *, paused: bool, task: str | None) -
     """Train until stopped."""
     identity = own_identity(home)
     config = load_config(home.config)
-    _stay(home, config, lambda: _choose(home, swarm, identity, task), Work.PAUSED if paused else Work.TRAIN)
+
+    def choose() -> SwarmFolder:
+        folder = _choose(home, swarm, identity, task)
+        warn_if_missing(folder.manifest().task)
+        return folder
+
+    _stay(home, config, choose, Work.PAUSED if paused else Work.TRAIN)
 
 
 def serve_here(home: Home, folder: SwarmFolder, given: dict[str, Any]) -> None:
@@ -67,6 +74,7 @@ def _stay(home: Home, config: Config, choose: Callable[[], SwarmFolder], work: W
     try:
         with only_one(home):
             folder = choose()
+            look_here(folder.manifest().strategy)
             open_log(home.log, console=True)
             try:
                 asyncio.run(_run(home, folder, config, work))
@@ -90,6 +98,7 @@ def _choose(home: Home, swarm: str | None, identity: Identity, task: str | None)
                 f"the swarm `{folder.manifest().name}` trains {folder.manifest().task}, not {task}",
                 f"`p2ptrain swarm create --task {task}` makes another swarm",
             )
+        refuse_attached(folder.manifest().task)
         return folder
     chosen = task or DEFAULT_TASK
     check_known(chosen)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import keyword
 import sys
 from typing import Any
 
@@ -23,6 +24,12 @@ COMMANDS = {
     "invite": ("invite", "Make an invite for others."),
     "peers": ("swarm", "List the members of the swarm."),
     "swarm": ("swarm", "Make, list, show or leave swarms; let members go."),
+    "export": ("results", "Write the trained weights as a file, with a card."),
+    "evaluate": ("results", "Measure weights on a task's data."),
+    "try": ("results", "See what the net can do now."),
+    "history": ("history", "Show how training went on."),
+    "task": ("task", "List tasks, check your own, train one alone."),
+    "strategy": ("strategy", "List strategies, try your own."),
     "demo": ("demo", "Watch several real daemons train one network on this computer."),
     "simulate": ("simulate", "Run a whole swarm in virtual time, with faults."),
     "doctor": ("doctor", "Look for what is wrong, and say what to do about it."),
@@ -55,7 +62,8 @@ class Lazy(click.Group):
         if name not in COMMANDS:
             return None
         module = importlib.import_module(f"p2ptrain.cli.{COMMANDS[name][0]}")
-        command: click.Command = getattr(module, name)
+        attribute = f"{name}_" if keyword.iskeyword(name) else name
+        command: click.Command = getattr(module, attribute)
         return command
 
     def resolve_command(

@@ -98,6 +98,7 @@ def make_manifest(**values: Any) -> "Manifest":
 
     Raises:
         ConfigError: a value is outside its bounds.
+        ManifestError: two values contradict each other.
     """
     import msgspec
 
@@ -109,4 +110,5 @@ def make_manifest(**values: Any) -> "Manifest":
         manifest.encode()
     except (msgspec.ValidationError, OverflowError) as error:
         raise ConfigError(f"there can be no such swarm: {error}") from None
+    manifest.check()
     return manifest

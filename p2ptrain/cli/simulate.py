@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from p2ptrain.cli.division import division, division_options
+from p2ptrain.cli.here import look_here
 from p2ptrain.cli.main import home_option
 from p2ptrain.cli.output import Exit, human_bytes, json_option, number, percent, say, write_json
 from p2ptrain.cli.quantities import DURATION, NATURAL, POSITIVE, RATE, SHARE, make_manifest, parse_settings
@@ -37,8 +39,7 @@ Examples:
 @click.option("--for", "for_s", type=DURATION, help="Virtual time.  [default: until all have finished]")
 @click.option("--steps", type=NATURAL, help="Steps of each peer; 0: no end.  [default: 500; 0 with --for]")
 @click.option("--parts", type=POSITIVE, help="Parts of the training data.  [default: one a peer]")
-@click.option("--pool", type=NATURAL, default=0, help="Examples that nobody trains on, to decide on.")
-@click.option("--skew", type=float, default=0.0, help="Divide classes by Dirichlet(SKEW); 0: evenly.")
+@division_options
 @click.option("--seed", type=NATURAL, help="Of everything.  [default: random]")
 @click.option("--latency", type=DURATION, default=0.05, help="One way.  [default: 50ms]")
 @click.option("--upload", type=RATE, default=0.0, help="Of each peer.  [default: unlimited]")
@@ -57,7 +58,7 @@ Examples:
 @click.option("--strategy-set", multiple=True, metavar="NAME=VALUE", help="A setting of the strategy.")
 @click.option("--spread-set", multiple=True, metavar="NAME=VALUE", help="A setting of how reports travel.")
 @click.option("--target-loss", type=float, help="Stop when someone reaches it.")
-@click.option("--codec", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True)
+@click.option("--codec", type=click.Choice(["f32", "bf16", "int8"]), default="f32", show_default=True)
 @click.option("--alone/--no-alone", default=True, help="Train each peer alone too, for comparison.")
 @click.option(
     "--checks/--no-checks",
@@ -82,6 +83,8 @@ def _scenario(task: str, seed: int, options: dict[str, Any]) -> "Scenario":
     from p2ptrain.sim.faults import Faults
     from p2ptrain.sim.scenario import TOY, Scenario
 
+    look_here(task)
+    look_here(options["strategy"])
     toy = task == TOY
     for_s, steps = options["for_s"], options["steps"]
     if round(options["liars"] * options["peers"]) >= options["peers"]:
@@ -99,8 +102,7 @@ def _scenario(task: str, seed: int, options: dict[str, Any]) -> "Scenario":
         spread_config=parse_settings(options["spread_set"]),
         seed=seed,
         parts=options["parts"] or options["peers"],
-        pool=options["pool"],
-        skew=options["skew"],
+        **division(options),
         steps=steps or 0,
         target_loss=options["target_loss"],
         codec=options["codec"],
@@ -141,6 +143,8 @@ def _show(summary: "Summary") -> str:
             f"  accuracy   {percent(summary.accuracy)} on average, "
             f"worst {percent(summary.accuracy_worst)}{alone}"
         )
+    if summary.balance is not None:
+        lines.append(f"  balance    {summary.balance:.2f} of the classes in a part, 1: as in all data")
     lines += [
         f"  messages   {summary.messages_per_peer:.1f} a peer, {human_bytes(summary.bytes_per_peer)} sent",
         f"  informed   {percent(summary.informed_share)} know the best of 15 s before the end",

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from p2ptrain.cli.division import division, division_options
 from p2ptrain.cli.folders import find_swarm
+from p2ptrain.cli.here import look_here
 from p2ptrain.cli.main import home_option
 from p2ptrain.cli.members import delegate, revoke
 from p2ptrain.cli.nearby import admit, join_nearby, requests, visible
@@ -50,9 +52,8 @@ for command in (delegate, revoke, visible, requests, admit):
 @click.option("--steps", type=NATURAL, default=0, help="Steps that each peer contributes; 0: no end.")
 @click.option("--target-loss", type=float, help="Stop when someone reaches it.")
 @click.option("--parts", type=POSITIVE, default=1, help="Parts of the training data, one a peer.")
-@click.option("--pool", type=NATURAL, default=0, help="Examples that nobody trains on, to decide on.")
-@click.option("--skew", type=float, default=0.0, help="Divide classes by Dirichlet(SKEW); 0: evenly.")
-@click.option("--codec", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True)
+@division_options
+@click.option("--codec", type=click.Choice(["f32", "bf16", "int8"]), default="f32", show_default=True)
 @click.option("--seed", type=NATURAL, help="Of the common start.  [default: random]")
 @click.option("--visible", is_flag=True, help="Strangers on the local network see it and may ask to join.")
 @home_option
@@ -67,7 +68,9 @@ def create(home: str | None, /, task: str, strategy: str, name: str | None, **op
 
     place = find_home(home)
     identity = own_identity(place)
+    look_here(task)
     check_known(task)
+    look_here(strategy)
     manifest = make_manifest(
         name=clean(name or task.rpartition(":")[2]),
         task=task,
@@ -77,8 +80,7 @@ def create(home: str | None, /, task: str, strategy: str, name: str | None, **op
         spread_config=parse_settings(options["spread_set"]),
         seed=options["seed"] if options["seed"] is not None else secrets.randbits(32),
         parts=options["parts"],
-        pool=options["pool"],
-        skew=options["skew"],
+        **division(options),
         steps=options["steps"],
         target_loss=options["target_loss"],
         codec=options["codec"],
@@ -161,6 +163,7 @@ def join(ctx: click.Context, invite: tuple[str, ...], yes: bool, start_now: bool
 
     Nothing that comes from the network is run as a program.
     """
+    from p2ptrain import strategies
     from p2ptrain.cli.foreground import own_identity
     from p2ptrain.cli.joining import ask_to_join, keep
     from p2ptrain.core.manifest import decode_manifest
@@ -174,7 +177,9 @@ def join(ctx: click.Context, invite: tuple[str, ...], yes: bool, start_now: bool
         welcome = join_nearby(place, own_identity(place), ask=not yes)
     else:
         welcome = ask_to_join(parsed, own_identity(place), confirm=not yes)
-    check_known(decode_manifest(welcome.manifest).task)
+    manifest = decode_manifest(welcome.manifest)
+    check_known(manifest.task)
+    strategies.check_known(manifest.strategy)
     folder = keep(place, welcome, parsed)
     if start_now:
         from p2ptrain.cli.run import start

@@ -6,7 +6,7 @@ Weights never enter the core: it names them by `Ref` and reasons about numbers.
 from enum import StrEnum
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.messages import Message, Report, Signable
@@ -20,6 +20,8 @@ class Split(StrEnum):
     """Held out from the own training part: what decisions rest on."""
     TEST = "test"
     """Seen by nobody's training: what results are reported on, never decided on."""
+    TRAINING = "training"
+    """Trained on by this peer: how far its result on other examples stays behind."""
 
 
 class OptimizerState(StrEnum):
@@ -107,6 +109,8 @@ class Train(Effect, frozen=True):
     """
 
     steps: int
+    round: int = 0
+    """Decides on what these steps are trained, and those still left, where parts of the data change."""
 
 
 class Halt(Effect, frozen=True):
@@ -142,11 +146,19 @@ class Adopt(Effect, frozen=True):
     """None: unchanged."""
 
 
-class Publish(Effect, frozen=True):
-    """Write weights as a blob that peers can fetch; answered by `Published`."""
+class Publish(Effect, frozen=True, omit_defaults=True):
+    """Write weights as a blob that peers can fetch; answered by `Published`.
+
+    base: whole weights that are here and at the receivers: the blob is a delta from them. It is used like
+        any weights, and stands for base + difference. What the codec leaves out is `ref` - blob.
+    codec: how numbers are written; None: as the manifest says. Whole weights are as the manifest says,
+        or f32; `topk` and its kind are for deltas.
+    """
 
     tag: str
-    ref: Ref = OWN
+    ref: Ref = field(default_factory=lambda: OWN)  # not left out: older journals have it
+    base: BlobId | None = None
+    codec: str | None = None
 
 
 class Checkpoint(Effect, frozen=True):

@@ -101,6 +101,7 @@ class Evaluated(Input, frozen=True):
     errors: standard error of each loss.
     accuracies: share of right answers, NaN where the task has none.
     distances: Euclidean distance of each to the first ref.
+    seconds: that measuring took, in which nothing was trained; 0 in simulations.
     """
 
     tag: str
@@ -109,6 +110,7 @@ class Evaluated(Input, frozen=True):
     accuracies: tuple[float, ...]
     distances: tuple[float, ...]
     examples: int
+    seconds: Seconds = 0.0
 
 
 class Combined(Input, frozen=True):

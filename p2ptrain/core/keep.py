@@ -5,6 +5,7 @@ import math
 from p2ptrain.core.effects import Effect, Publish
 from p2ptrain.core.inputs import Published
 from p2ptrain.core.messages import Offer
+from p2ptrain.core.types import OWN, Ref
 
 TAG = "keep"
 
@@ -29,13 +30,13 @@ class Keep:
         """Whether better weights are being written."""
         return bool(self._writing)
 
-    def propose(self, loss: float, lr_scale: float = 1.0) -> list[Effect]:
-        """Write the own weights, whose loss was just measured, if they are the best so far."""
+    def propose(self, loss: float, lr_scale: float = 1.0, ref: Ref = OWN) -> list[Effect]:
+        """Write weights, whose loss was just measured, if they are the best so far."""
         known = [known for known, _ in self._writing] + ([self.offer.loss] if self.offer else [])
         if loss >= min(known, default=math.inf):
             return []
         self._writing.append((loss, lr_scale))
-        return [Publish(TAG)]
+        return [Publish(TAG, ref)]
 
     def on_published(self, event: Published) -> Offer | None:
         """Offer what was written, with the loss measured then: by now the own weights may be others."""

@@ -1,6 +1,6 @@
 """What a swarm trains and how: the same for every member, signed by the swarm's root."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -12,6 +12,10 @@ from p2ptrain.core.messages import Natural, Number
 DOMAIN = b"p2ptrain-manifest-v1\0"
 Word = Annotated[str, Meta(min_length=1, max_length=100)]
 Settings = dict[str, bool | int | float | str | None]
+Formation = Literal["static", "dynamic", "stochastic", "hybrid"]
+KEEP = 0.5
+CLASSES = 2
+"""Both of ALGORITHMS 2.5."""
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -24,6 +28,13 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parts: the training data is cut into that many equal disjoint parts, one a member; 1: all for everyone.
     pool: so many examples are kept out of all training, for everyone to decide on; 0: each holds some out.
     skew: 0: parts are alike; else classes are divided by Dirichlet(skew), the smaller the more unevenly.
+    balance: None: parts are alike; else this share of each is like the whole, and the rest from few classes.
+    classes: that rest is from so many, or more if the parts together would leave a class out otherwise.
+    uneven: 0: parts are equal; else their sizes are log-normal with this deviation.
+    formation: what a part is made of in each round. `static`: the same for ever; `dynamic`: all data are
+        divided anew; `stochastic`: every member draws on its own; `hybrid`: it keeps some and draws the rest.
+    keep: the share that `hybrid` keeps.
+    disjoint: whether `stochastic` and `hybrid` parts have nothing in common in a round, as the others.
     steps: optimiser steps that each member contributes; 0: until stopped.
     target_loss: the swarm stops when someone reaches it.
     codec: number format of weights on the wire.
@@ -40,27 +51,60 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parts: Annotated[int, Meta(ge=1, le=limits.PEERS_MAX)] = 1
     pool: Natural = 0
     skew: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    balance: Annotated[float, Meta(ge=0, le=1)] | None = None
+    classes: Annotated[int, Meta(ge=1, le=1000)] = CLASSES
+    uneven: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    formation: Formation = "static"
+    keep: Annotated[float, Meta(ge=0, le=0.99)] = KEEP
+    disjoint: bool = False
     steps: Natural = 0
     target_loss: Number | None = None
-    codec: Annotated[str, Meta(pattern=r"^(f32|bf16)\Z")] = "f32"
+    codec: Annotated[str, Meta(pattern=r"^(f32|bf16|int8)\Z")] = "f32"
 
     def encode(self) -> bytes:
         """Return the bytes that the root signs."""
         return msgspec.msgpack.encode(self)
+
+    def check(self) -> None:
+        """Demand that the settings go together.
+
+        Raises:
+            ManifestError: two of them contradict each other.
+        """
+        if sum((self.skew > 0, self.balance is not None, self.uneven > 0)) > 1:
+            raise ManifestError(
+                "parts can differ by `skew`, by `balance` or by `uneven`, not by several of these",
+                "choose one",
+            )
+        if self.classes != CLASSES and self.balance is None:
+            raise ManifestError(
+                "`classes` says nothing without `balance`", "set `balance`, 0 for these classes only"
+            )
+        if self.parts == 1 and (self.formation != "static" or self.balance is not None or self.uneven):
+            raise ManifestError(
+                "there is one part with all of the data, which cannot differ or change",
+                "set `parts` to the number of members that you expect",
+            )
+        if self.keep != KEEP and self.formation != "hybrid":
+            raise ManifestError(
+                f"{self.formation} parts keep nothing by choice", "leave out `keep`, or choose `hybrid`"
+            )
 
 
 def decode_manifest(data: bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        ManifestError: it is of another version, or damaged.
+        ManifestError: it is of another version, or damaged, or makes no sense.
     """
     try:
-        return msgspec.msgpack.decode(data, type=Manifest)
+        manifest = msgspec.msgpack.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ManifestError(
             f"the swarm's manifest cannot be read: {error}", "another version of p2ptrain made it; update"
         ) from None
+    manifest.check()
+    return manifest
 
 
 def read_settings(type_: Any, settings: Settings, where: str) -> Any:

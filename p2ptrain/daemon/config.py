@@ -3,7 +3,7 @@
 import difflib
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,6 +16,9 @@ MBIT_MIN = 1
 """Below, transfers are given up as stalled, and weights are out of date when they arrive (guess)."""
 
 MBIT_MAX = 1_000_000
+
+DUTY_MIN = 0.01
+"""Below, nothing gets done; `p2ptrain pause` stops the work."""
 
 
 class Network(Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,14 +51,25 @@ class Network(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the trainer may use.
+    """What the trainer may use, and how it computes; what it computes is the manifest's affair.
 
-    device: `auto`, `cpu`, `cuda:0`, `mps`.
-    threads: CPU threads; 0: all.
+    device: `auto`, `cpu`, `cuda:0`, `mps`; several GPUs train together: `cuda:0,cuda:1` or `cuda:all`.
+    threads: CPU threads; 0: as many as the net gets faster by.
+    precision: of products and activations; weights and losses are float32. `f32`; `tf32`, which some GPUs
+        multiply faster in; `bf16`; or `auto`: bf16 where the device is faster with it.
+    compile: have torch compile the net at the start, which takes minutes and a C++ compiler.
+    memory_gb: so many GB (2^30) of the device's memory; 0: all that is free. Batches are cut to fit.
+    duty: share of the time that the device works; 0.5: it rests as long as it works.
+    data: folders of data sets, separated as in PATH; empty: where the environment's P2PTRAIN_DATA says.
     """
 
     device: str = "auto"
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
+    precision: Literal["auto", "f32", "tf32", "bf16"] = "auto"
+    compile: bool = False
+    memory_gb: Annotated[float, Meta(ge=0, le=65536)] = 0.0
+    duty: Annotated[float, Meta(ge=DUTY_MIN, le=1)] = 1.0
+    data: str = ""
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 
 from filelock import FileLock, Timeout
@@ -19,6 +19,7 @@ from p2ptrain.core.codec import Codec
 from p2ptrain.core.effects import Note
 from p2ptrain.core.envelope import Sealer
 from p2ptrain.core.errors import ConfigError, P2PTrainError
+from p2ptrain.core.inputs import Input
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.messages import Contact
 from p2ptrain.core.node import Node
@@ -28,6 +29,7 @@ from p2ptrain.daemon.clock import now
 from p2ptrain.daemon.config import Config
 from p2ptrain.daemon.control import ControlServer
 from p2ptrain.daemon.driver import Driver, describe
+from p2ptrain.daemon.history import History, Watch
 from p2ptrain.daemon.home import Home
 from p2ptrain.daemon.journal import Header, Journal, setup_of
 from p2ptrain.daemon.logs import QUIET, logger
@@ -35,6 +37,7 @@ from p2ptrain.daemon.network import SwarmNetwork
 from p2ptrain.daemon.swarms import SwarmFolder, oldest_first
 from p2ptrain.daemon.trainer import NoTrainer, Trainer, trainer_setup
 from p2ptrain.daemon.words import nickname
+from p2ptrain.learn.wire import Setup
 from p2ptrain.net.blobs.part import clear_parts
 from p2ptrain.net.channel.link import REPLACED
 from p2ptrain.net.trust.certificates import wall_clock
@@ -44,6 +47,8 @@ SAVE_S: Seconds = 10.0
 """So long the last checkpoint may take."""
 
 CONTACTS_EVERY_S: Seconds = 5.0
+
+HISTORY_EVERY_S: Seconds = 1.0
 
 
 class AlreadyRunningError(ConfigError):
@@ -86,21 +91,30 @@ class Daemon:
         config: the owner's settings.
         work: what it is there for.
         started_by: who started it, for `status`.
+        trainer: who holds torch; by default a process that it starts.
     """
 
     def __init__(
-        self, home: Home, folder: SwarmFolder, config: Config, work: Work, started_by: str = "terminal"
+        self,
+        home: Home,
+        folder: SwarmFolder,
+        config: Config,
+        work: Work,
+        started_by: str = "terminal",
+        trainer: Callable[[Setup, Callable[[Input], None], Callable[[str], None]], Trainer] = Trainer,
     ) -> None:
         self._home = home
         self._folder = folder
         self._config = config
         self._work = work
+        self._make_trainer = trainer
         self._identity = Identity.load(home.identity)
         self._manifest = folder.manifest()
         self._notes: Counter[str] = Counter()
         self._replaced = 0
         self._stopping = asyncio.Event()
         self._at_once = False
+        self._remembering: asyncio.TimerHandle | None = None
         self._started = 0.0
         self._started_at = wall_clock().isoformat(timespec="seconds")
         self._control = ControlServer(self, home.control, self._started_at, started_by)
@@ -123,6 +137,7 @@ class Daemon:
                 self._driver.feed(inputs.Paused("started paused"))
             trainer_task = asyncio.create_task(self._trainer.run())
             self._network.start()
+            self._remember()
             await self._stopping.wait()
         finally:
             await self._end(trainer_task)
@@ -140,17 +155,19 @@ class Daemon:
         header = Header(membership.swarm, peer, record.manifest, seed, contact)
         self._network = SwarmNetwork(network, folder, self._identity, contact, codec)
         self._journal = Journal(folder.journal, header)
+        self._watch = Watch(record.boots, self._journal)
+        self._history = History(folder.path, logger.warning) if trains else None
         self._driver = Driver(
             Node(setup),
             Sealer(self._identity, membership.swarm, codec, record.boots),
             self._network.opener,
-            self._journal,
+            self._watch,
             folder.blobs,
             self._network.contacts.remember,
             self._note,
         )
         told = trainer_setup(self._manifest, self._config.training, folder)
-        self._trainer = Trainer(told, self._driver.feed, logger.info) if trains else NoTrainer()
+        self._trainer = self._make_trainer(told, self._driver.feed, logger.info) if trains else NoTrainer()
         self._driver.trainer = self._trainer
         self._network.attach(self._driver)
         clear_parts(folder.blobs)
@@ -178,11 +195,29 @@ class Daemon:
         if trainer_task is not None:
             trainer_task.cancel()
             await asyncio.gather(trainer_task, return_exceptions=True)
+        self._close_history()
         await self._driver.close()
         await self._network.close()
         self._journal.close()
         await self._control.close()
         logger.info("stopped")
+
+    def _remember(self) -> None:
+        """Keep what is measured now, and again in a second."""
+        total = self._network.transport.traffic.total
+        sent, received = total.messages_up + total.blobs_up, total.messages_down + total.blobs_down
+        view = self._driver.node.view(now())
+        point = self._watch.point(view, sent, received, wall_clock().timestamp())
+        if point is not None and self._history is not None:
+            self._history.add(point)
+        self._remembering = asyncio.get_running_loop().call_later(HISTORY_EVERY_S, self._remember)
+
+    def _close_history(self) -> None:
+        if self._remembering is not None:
+            self._remember()
+            self._remembering.cancel()
+        if self._history is not None:
+            self._history.close()
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -173,6 +173,22 @@ def replay(path: Path) -> tuple[int, list[Divergence]]:
     return count, divergences
 
 
+def events(path: Path) -> Iterator[tuple[Seconds, Any]]:
+    """Return the inputs of a run with their times, as they were written down.
+
+    Raises:
+        ConfigError: the file is no journal.
+    """
+    frames = _frames(path)
+    next(frames, b"")
+    try:
+        for frame in frames:
+            entry = msgspec.msgpack.decode(frame, type=Entry)
+            yield entry.now, entry.event
+    except msgspec.DecodeError:
+        raise ConfigError(f"{path} is no journal, or of another version") from None
+
+
 class _Believer:
     """Whatever is in a journal was checked when it came."""
 

@@ -13,6 +13,7 @@ visible           there if strangers on the local network may ask to join
 blobs/            weights that peers may fetch
 checkpoint/       where training goes on
 journal           inputs of the last run, for `p2ptrain replay`
+history.sqlite    what was measured since the swarm was joined, see `history.py`
 """
 
 import shutil

@@ -27,6 +27,24 @@ def choose(name: str = "auto") -> torch.device:
     return torch.device(kind) if kind != "cuda" else torch.device(kind, int(number or 0))
 
 
+def choose_all(names: str = "auto") -> list[torch.device]:
+    """Return the devices that train together, the first one with the engine.
+
+    Args:
+        names: as for `choose`, or several with commas between them, or `cuda:all`.
+
+    Raises:
+        ConfigError: one is not here, or is named twice (`cpu,cpu` is for tests).
+    """
+    if names == "cuda:all":
+        names = ",".join(f"cuda:{number}" for number in range(max(1, torch.cuda.device_count())))
+    devices = [choose(name.strip()) for name in names.split(",")]
+    gpus = [device for device in devices if device.type != "cpu"]
+    if len(set(gpus)) < len(gpus) or 0 < len(gpus) < len(devices) or len({one.type for one in devices}) > 1:
+        raise ConfigError(f"`{names}` cannot train together", "name GPUs of one kind, each once")
+    return devices
+
+
 def describe(device: torch.device) -> str:
     """Return a line for people."""
     if device.type == "cuda":

@@ -6,6 +6,7 @@ The worker process drives one in real time, the simulator many in virtual time.
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar, assert_never
 
@@ -13,23 +14,30 @@ import torch
 from torch import Tensor
 
 from p2ptrain.core import effects, inputs, limits
-from p2ptrain.core.effects import OptimizerState, Split
+from p2ptrain.core.effects import OptimizerState
 from p2ptrain.core.errors import P2PTrainError, WeightsError
 from p2ptrain.core.types import OWN, BlobId, Ref, Seconds, Slot
-from p2ptrain.learn import data, device, weights
-from p2ptrain.learn.blobs import Blobs
-from p2ptrain.learn.checkpoint import Checkpoints, Facts, MemoryCheckpoints, State, fingerprint
-from p2ptrain.learn.combine import combine
-from p2ptrain.learn.evaluate import Evaluator
-from p2ptrain.learn.randomness import Randomness, mix
-from p2ptrain.learn.refs import Refs
-from p2ptrain.learn.task import find
-from p2ptrain.learn.threads import set_fastest
-from p2ptrain.learn.trainer import Trainer
+from p2ptrain.learn.data.splits import Selection
+from p2ptrain.learn.parts import Parts, parts_of_task
+from p2ptrain.learn.randomness import mix
+from p2ptrain.learn.training.aside import Aside
+from p2ptrain.learn.training.memory import free_bytes
+from p2ptrain.learn.training.threads import set_fastest
+from p2ptrain.learn.training.trainer import Trainer
+from p2ptrain.learn.training.tuning import tune
+from p2ptrain.learn.weights import packing
+from p2ptrain.learn.weights.blobs import Blobs
+from p2ptrain.learn.weights.checkpoint import Checkpoints, Facts, MemoryCheckpoints, State
+from p2ptrain.learn.weights.combine import combine
+from p2ptrain.learn.weights.refs import Refs
 from p2ptrain.learn.wire import Learning, Outcome, Setup
 
 _T = TypeVar("_T")
 _SLOT = "slot/"
+
+VECTORS_ROOM = 40
+"""A GPU with room for so many vectors keeps those at hand that a strategy works with. Guess: activations
+take most of the rest."""
 
 Job = Callable[[], Outcome]
 """The slow rest of an effect: it touches nothing of the engine, so any thread may do it."""
@@ -56,10 +64,12 @@ class Engine:
         blobs: where published and fetched weights lie.
         checkpoints: where to go on from, if something is there.
         clock: seconds, for `Trained.seconds` and slices.
+        build: makes what it drives; by default the net and the data of the setup's task.
 
     Attributes:
         device: where the net lives.
-        notices: what the owner should read about the start.
+        balance: of the classes in the own part, see `partition.balance_of`; None: not looked at.
+        notices: what the owner should read; whoever shows it takes it out.
 
     Raises:
         ManifestError: the task is not here, or cannot be trained like this.
@@ -72,34 +82,31 @@ class Engine:
         blobs: Blobs,
         checkpoints: Checkpoints | None = None,
         clock: Callable[[], Seconds] = time.perf_counter,
+        build: Callable[[Setup], Parts] = parts_of_task,
     ) -> None:
-        task = find(setup.task)
-        cfg = task.configure(setup.task_config)
-        self.device = device.choose(setup.device)
-        if setup.threads:
-            torch.set_num_threads(setup.threads)
+        parts = build(setup)
+        self.device, self._randomness = parts.device, parts.randomness
+        self._splits, self._trainer, self._evaluator = parts.splits, parts.trainer, parts.evaluator
+        self._fingerprint = parts.fingerprint
+        self.balance = parts.splits.training.balance
         self._codec, self._seed = setup.codec, setup.seed
         self._blobs, self._clock = blobs, clock
         self._checkpoints = checkpoints or MemoryCheckpoints()
         self._refs = Refs(self._decode)
         self._run: Run | None = None
-        self._randomness = Randomness(self.device)
-        with self._randomness.borrowed():
-            self._splits = data.split(task, cfg, self.device, setup)
-            self._trainer = Trainer(task, cfg, setup, self.device, self._randomness, self._splits.training)
-            probe = self._splits.validation.take(slice(2))
-            self._evaluator = Evaluator(self._trainer.net, task, cfg, probe)
-        self._start_norm = weights.norm(self._trainer.vector.flat)
-        self._fingerprint = fingerprint(task, cfg, setup.seed, self._trainer.vector.spec)
+        self._aside = Aside(self.device)
+        self._home = _home(self.device, self._trainer.vector.flat)
+        self._start_norm = packing.norm(self._trainer.vector.flat)
         self._memory = b""
-        self.notices = self._resume()
+        self.notices = parts.notices
+        self.notices += self._resume()
 
     # -- for the owner -----------------------------------------------------------------------------
 
     def ready(self) -> inputs.TrainerReady:
         """Return the first input: what was built, and where it goes on."""
         spec = self._trainer.vector.spec
-        size_bytes = weights.blob_bytes(spec, self._codec)
+        size_bytes = packing.blob_bytes(spec, self._codec)
         return inputs.TrainerReady(
             self._trainer.step, self._trainer.samples, spec.trainable, size_bytes, self._memory
         )
@@ -138,10 +145,36 @@ class Engine:
 
     def choose_threads(self) -> None:
         """Set torch to the number of CPU threads that this net trains fastest on; leaves no other trace."""
+        self._try(lambda: set_fastest(self._trainer.take_step, torch.get_num_threads()))
+
+    def tune(self, setup: Setup) -> None:
+        """Find out how this net trains fastest here, within what the owner wants; leaves no other trace.
+
+        Raises:
+            ConfigError: the owner allows less memory than is needed.
+        """
+        trainer = self._trainer
+        if isinstance(trainer, Trainer):
+            self._try(lambda: self.notices.extend(tune(trainer, setup)))
+
+    @property
+    def manner(self) -> str:
+        """How the net computes, for people: the end of a sentence, empty if as usual."""
+        return str(self._trainer.manner) if isinstance(self._trainer, Trainer) else ""
+
+    def wait(self) -> None:
+        """Wait until the device has done what it was asked for."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def _try(self, act: Callable[[], None]) -> None:
+        """Take steps that do not count."""
         trainer = self._trainer
         state, step = trainer.state(), trainer.step
         with self._randomness.borrowed():
-            set_fastest(trainer.take_step, torch.get_num_threads())
+            act()
         trainer.restore(*state)
         trainer.step = step
 
@@ -151,12 +184,33 @@ class Engine:
         return self._run is not None
 
     def accept(self, blob: BlobId) -> None:
-        """Check weights that were fetched.
+        """Check weights that were fetched; a delta may come before its base.
 
         Raises:
             WeightsError: they are not of this model, not finite, or absurdly large.
         """
-        self._refs.get(blob)
+        with suppress(packing.BaseGoneError):
+            self._refs.get(blob)
+
+    def begin_accept(self, blob: BlobId) -> Callable[[], None]:
+        """Begin to check weights that were fetched, as `accept` does; any thread may do the rest.
+
+        Raises:
+            WeightsError: as `accept`; what is returned raises it too.
+        """
+        with self._blobs.open(blob) as content:
+            is_delta = packing.base_of(content) is not None
+        if is_delta:  # its base is among what only this thread touches
+            self.accept(blob)
+            return lambda: None
+        spec, limit, moment = self._trainer.vector.spec, self._norm_limit(), self._aside.now()
+
+        def check() -> None:
+            with self._blobs.open(blob) as content, self._aside.after(moment):
+                vector = self._aside.give(packing.decode(content, spec, self._codec, limit).to(self._home))
+            self._refs.bring(blob, vector)
+
+        return check
 
     # -- effects -----------------------------------------------------------------------------------
 
@@ -196,6 +250,7 @@ class Engine:
             exact = torch.float32 if self.device.type == "mps" else torch.float64
             self._run = Run(0, torch.zeros((), dtype=exact, device=self.device))
         self._run.left += effect.steps
+        self._splits.training.turn_to(effect.round)
 
     def _finish(self) -> inputs.Trained:
         run, self._run = self._run, None
@@ -204,8 +259,9 @@ class Engine:
         return inputs.Trained(self._trainer.step, self._trainer.samples, loss, run.seconds)
 
     def _evaluate(self, effect: effects.Evaluate) -> Outcome:
+        began = self._clock()
         flat, own = self._trainer.vector.flat, self._own()
-        examples = self._splits.test if effect.split is Split.TEST else self._splits.validation
+        examples: Selection = getattr(self._splits, effect.split.value)
         examples = examples.first(effect.examples_max)
         scores, distances, first = [], [], None
         with self._randomness.borrowed():
@@ -216,18 +272,21 @@ class Engine:
                     self._randomness.reseed(mix("evaluate", self._seed))
                     scores.append(self._evaluator.score(examples))
                     first = vector if first is None else first
-                    distances.append(weights.norm(vector - first))
+                    distances.append(packing.norm(vector - first))
             finally:
                 flat.copy_(own)
         losses, errors, accuracies = zip(*scores, strict=True) if scores else ((), (), ())
-        return inputs.Evaluated(effect.tag, losses, errors, accuracies, tuple(distances), len(examples))
+        seconds = self._clock() - began
+        return inputs.Evaluated(
+            effect.tag, losses, errors, accuracies, tuple(distances), len(examples), seconds
+        )
 
     def _combine(self, effect: effects.Combine) -> Outcome:
         if len(effect.terms) > limits.TERMS_MAX:
             raise WeightsError(f"{len(effect.terms)} terms in one combination, more than {limits.TERMS_MAX}")
         coefficients = [coefficient for coefficient, _ in effect.terms]
         vectors = [self._vector(ref) for _, ref in effect.terms]
-        combined = combine(effect.rule, coefficients, vectors)
+        combined = combine(effect.rule, coefficients, vectors, self._trainer.vector.spec.trainable)
         if effect.out == OWN:
             self._trainer.vector.flat.copy_(combined)
         else:
@@ -244,41 +303,56 @@ class Engine:
 
     def _publish(self, effect: effects.Publish) -> Job:
         vector = self._own() if effect.ref == OWN else self._refs.get(effect.ref)
-        spec = self._trainer.vector.spec
+        spec, codec, moment = self._trainer.vector.spec, effect.codec or self._codec, self._aside.now()
+        base = None if effect.base is None else packing.Base(effect.base, self._base(effect.base))
 
         def write() -> Outcome:
-            blob, size_bytes = self._blobs.put(weights.encode(vector, spec, self._codec))
+            with self._aside.after(moment):
+                pieces = packing.encode(vector, spec, codec, base)
+            blob, size_bytes = self._blobs.put(pieces)
             return inputs.Published(effect.tag, blob, size_bytes)
 
         return lambda: _or_failed(effect, write)
 
     def _checkpoint(self, effect: effects.Checkpoint) -> Job:
-        began = self._clock()
-        state = self._state(effect.memory)
+        began, self._memory = self._clock(), effect.memory
+        facts, tensors, moment = *self._state(effect.memory), self._aside.now()
 
         def save() -> Outcome:
+            with self._aside.after(moment):
+                state = State(facts, {name: tensor.cpu() for name, tensor in tensors.items()})
             self._checkpoints.save(state)
-            return inputs.Saved(state.facts.step, self._clock() - began)
+            return inputs.Saved(facts.step, self._clock() - began)
 
         return lambda: _or_failed(effect, save)
 
     # -- weights -----------------------------------------------------------------------------------
 
     def _own(self) -> Tensor:
-        """Return a copy of the own weights on the CPU."""
-        return self._trainer.vector.flat.to("cpu", copy=True)
+        """Return a copy of the own weights."""
+        return self._trainer.vector.flat.to(self._home, copy=True)
 
     def _vector(self, ref: Ref) -> Tensor:
-        """Return any weights on the CPU, to be read at once."""
-        return self._trainer.vector.flat.cpu() if ref == OWN else self._refs.get(ref)
+        """Return any weights, to be read at once."""
+        return self._trainer.vector.flat.to(self._home) if ref == OWN else self._refs.get(ref)
 
     def _decode(self, blob: BlobId) -> Tensor:
-        own = weights.norm(self._trainer.vector.flat)
-        limit = weights.norm_limit(own if math.isfinite(own) else self._start_norm)
+        spec, limit = self._trainer.vector.spec, self._norm_limit()
         with self._blobs.open(blob) as content:
-            return weights.decode(content, self._trainer.vector.spec, self._codec, limit)
+            return packing.decode(content, spec, self._codec, limit, self._base).to(self._home)
 
-    def _state(self, memory: bytes) -> State:
+    def _norm_limit(self) -> float:
+        own = packing.norm(self._trainer.vector.flat)
+        return packing.norm_limit(own if math.isfinite(own) else self._start_norm)
+
+    def _base(self, blob: BlobId) -> Tensor:
+        """Return what a delta builds on."""
+        with self._blobs.open(blob) as content:
+            if packing.base_of(content) is not None:
+                raise WeightsError("a delta cannot build on another delta", "name whole weights as its base")
+        return self._refs.get(blob)
+
+    def _state(self, memory: bytes) -> tuple[Facts, dict[str, Tensor]]:
         trainer = self._trainer
         tensors, numbers = trainer.state()
         tensors |= {f"{_SLOT}{name}": vector for name, vector in self._refs.slots.items()}
@@ -289,7 +363,7 @@ class Engine:
             memory=memory,
             numbers=numbers,
         )
-        return State(facts, tensors)
+        return facts, tensors
 
     def _resume(self) -> list[str]:
         state, notices = self._checkpoints.load(self._fingerprint)
@@ -301,8 +375,14 @@ class Engine:
         self._memory = state.facts.memory
         for name, vector in state.tensors.items():
             if name.startswith(_SLOT):
-                self._refs.put(Slot(Ref(name.removeprefix(_SLOT))), vector)
+                self._refs.put(Slot(Ref(name.removeprefix(_SLOT))), vector.to(self._home))
         return notices
+
+
+def _home(device: torch.device, flat: Tensor) -> torch.device:
+    """Return where vectors are kept: on a GPU that has room for many, else in the computer's memory."""
+    has_room = device.type == "cuda" and free_bytes(device) > VECTORS_ROOM * flat.nbytes
+    return device if has_room else torch.device("cpu")
 
 
 def _or_failed(effect: Learning, act: Callable[[], _T]) -> _T | inputs.LearnFailed:

@@ -29,6 +29,11 @@ def shares(count: int, concentration: float, *numbers: int) -> torch.Tensor:
     return torch.from_numpy(_stream("shares", *numbers).dirichlet([concentration] * count))
 
 
+def normals(count: int, purpose: str, *numbers: int) -> torch.Tensor:
+    """Return `count` standard normal numbers: float64, the same everywhere."""
+    return torch.from_numpy(_stream(purpose, *numbers).standard_normal(count))
+
+
 def _stream(purpose: str, *numbers: int) -> np.random.RandomState:
     seed = mix(purpose, *numbers)
     return np.random.RandomState([seed >> 32, seed & 0xFFFF_FFFF])

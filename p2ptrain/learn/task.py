@@ -4,12 +4,13 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from p2ptrain.core.errors import ManifestError
 from p2ptrain.core.manifest import Settings, read_settings
+from p2ptrain.learn.process.greeting import TASK as ATTACHED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,10 +39,9 @@ class Task:
             batch, or better one an example: then its standard error is exact. The metric
             "accuracy", of either form too, is shown to people.
         config: a frozen dataclass of bool, int, float and str; its values travel in the manifest.
-            Known to the trainer: `batch_size` (32) and `lr_final` (0.1), the share of the learning
-            rate that is left at the end of a planned number of steps.
-        optimizer: `optimizer(net, cfg)`; by default SGD with the config's `lr` (0.03), `momentum`
-            (0.9) and `weight_decay` (0).
+            Known to the trainer: the settings of `learn/recipe.py`, which it may inherit.
+        optimizer: `optimizer(net, cfg)`; by default the one that the config names, with its `lr`,
+            `momentum` and `weight_decay`; else SGD with momentum.
         evaluate: like `loss`, used in its place where weights are only measured.
         sample: `sample(net, cfg, prompt)` shows people what the net can do.
         collate: makes a batch from a list of examples; by default torch's `default_collate`.
@@ -68,10 +68,17 @@ class Task:
     def configure(self, settings: Settings) -> Any:
         """Build the config from a manifest's differences.
 
+        The task's learning rate is for the task's optimizer: another one that is named without a rate
+        has the one that suits it.
+
         Raises:
             ManifestError: an unknown setting or one of the wrong type.
         """
         cfg = read_settings(self.config, settings, f"the task {self.name}")
+        usual = {field.name: field.default for field in fields(cfg)} if is_dataclass(cfg) else {}
+        is_other = settings.get("optimizer", usual.get("optimizer")) != usual.get("optimizer")
+        if is_other and self.optimizer is None and "lr" in usual and "lr" not in settings:
+            cfg = replace(cfg, lr=0.0)
         if type(cfg).__hash__ is None:
             raise ManifestError(
                 f"the config of the task {self.name} can change", "declare it with @dataclass(frozen=True)"
@@ -90,6 +97,7 @@ def check_known(reference: str) -> None:
     Raises:
         ManifestError: there is none.
     """
+    refuse_attached(reference)
     if ":" not in reference and reference not in known():
         raise ManifestError(f"there is no task `{reference}` here", _suggest(reference))
 
@@ -100,6 +108,7 @@ def find(reference: str) -> Task:
     Raises:
         ManifestError: there is no such task here, or it cannot be imported.
     """
+    refuse_attached(reference)
     try:
         if ":" in reference:
             found = pkgutil.resolve_name(reference)
@@ -116,6 +125,19 @@ def find(reference: str) -> Task:
     if not isinstance(found, Task):
         raise ManifestError(f"`{reference}` is a {type(found).__name__}, not a task")
     return found
+
+
+def refuse_attached(reference: str) -> None:
+    """Demand a task: some swarms have none, see docs/OWN.md.
+
+    Raises:
+        ManifestError: it is the name of such a swarm.
+    """
+    if reference.startswith(ATTACHED):
+        raise ManifestError(
+            f"the members of the swarm `{reference.removeprefix(ATTACHED)}` train in scripts of their own",
+            "take part from yours: `p2ptrain.attach(net, invite=…)`, see docs/OWN.md",
+        )
 
 
 def _built_in() -> list[str]:

@@ -5,7 +5,7 @@ trainer sends answers.
 """
 
 import struct
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -23,7 +23,7 @@ from p2ptrain.core.inputs import (
     Trained,
     TrainerReady,
 )
-from p2ptrain.core.manifest import Settings
+from p2ptrain.core.manifest import Formation, Settings
 from p2ptrain.core.messages import Natural
 from p2ptrain.core.types import BlobId
 
@@ -32,14 +32,23 @@ FRAME_BYTES_MAX = limits.MIB
 """Several times what a strategy may keep: weights move through files, never through the pipe."""
 
 
+Duty = Annotated[float, Meta(gt=0, le=1)]
+
+
 class Setup(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that a trainer is told at its start.
 
-    task, task_config, seed, parts, pool, skew, steps, codec: as in the manifest.
+    task, task_config, seed, steps, codec: as in the manifest.
+    parts, pool, skew, balance, classes, uneven, formation, keep, disjoint: as in the manifest.
     slot: this peer's place in the swarm; it decides on its part of the data and on the order in it.
     peer_seed: of the randomness that differs between peers.
     device: `auto`, or what torch calls it.
     threads: CPU threads of the whole process; 0: the worker tries what is fastest for this net.
+    precision: `f32`, `tf32`, `bf16`, or `auto`: the worker tries what is faster.
+    compile: have torch compile the net.
+    memory_gb: GB (2^30) of the device's memory, or of the process's on a CPU; 0: no bound.
+    duty: share of the time that the device works, above 0.
+    data: folders of data sets, see `tasks/loaders/files.py`; empty: as the environment says.
     blob_folder, checkpoint_folder: where weights lie as files.
     """
 
@@ -51,10 +60,21 @@ class Setup(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parts: Annotated[int, Meta(ge=1)] = 1
     pool: Natural = 0
     skew: Annotated[float, Meta(ge=0)] = 0.0
+    balance: Annotated[float, Meta(ge=0, le=1)] | None = None
+    classes: Annotated[int, Meta(ge=1)] = 2
+    uneven: Annotated[float, Meta(ge=0)] = 0.0
+    formation: Formation = "static"
+    keep: Annotated[float, Meta(ge=0, lt=1)] = 0.5
+    disjoint: bool = False
     steps: Natural = 0
     codec: str = "f32"
     device: str = "auto"
     threads: Natural = 0
+    precision: Literal["auto", "f32", "tf32", "bf16"] = "f32"
+    compile: bool = False
+    memory_gb: Annotated[float, Meta(ge=0)] = 0.0
+    duty: Duty = 1.0
+    data: str = ""
     blob_folder: str = ""
     checkpoint_folder: str = ""
 
@@ -68,6 +88,13 @@ class Accept(Struct, frozen=True, tag=True):
     blob: BlobId
 
 
+class Limits(Struct, frozen=True, tag=True):
+    """What the owner allows from now on, see `Setup`; it is not answered."""
+
+    duty: Duty = 1.0
+    memory_gb: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Quit(Struct, frozen=True, tag=True):
     """Finish what is being written, and end."""
 
@@ -75,7 +102,7 @@ class Quit(Struct, frozen=True, tag=True):
 Learning = Fresh | Train | Halt | Evaluate | Combine | Adopt | Publish | Checkpoint | Drop
 """The effects that an engine carries out."""
 
-Command = Learning | Accept | Quit
+Command = Learning | Accept | Limits | Quit
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -121,7 +148,7 @@ _command: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
-def frame(value: Setup | Command | Answer) -> bytes:
+def frame(value: Struct) -> bytes:
     """Return length and body.
 
     Raises:

@@ -60,7 +60,10 @@ class Scenario(Struct, frozen=True, kw_only=True):
 
 
 class Summary(Struct, frozen=True):
-    """What came out. Times in virtual seconds but `cpu_s`; accuracy on the test split, mean over peers."""
+    """What came out. Times in virtual seconds but `cpu_s`; accuracy on the test split, mean over peers.
+
+    balance: how evenly the classes occur in a part, 0 to 1, mean over peers; None: parts are alike.
+    """
 
     seed: int
     peers: int
@@ -79,6 +82,7 @@ class Summary(Struct, frozen=True):
     accuracy_best: float | None = None
     alone_accuracy: float | None = None
     alone_loss: float | None = None
+    balance: float | None = None
     notes: dict[str, int] = {}
 
 
@@ -223,6 +227,7 @@ def sum_up(world: World, scenario: Scenario, informed: float, cpu_s: float) -> S
     accuracies = [accuracy for _, accuracy in scores if accuracy is not None]
     alone = [alone_score(scenario, host) for host in honest[:ALONE_MAX]] if scenario.alone else []
     alone_accuracies = [accuracy for _, accuracy in alone if accuracy is not None]
+    balances = [balance for host in hosts if (balance := getattr(host.learner, "balance", None)) is not None]
     best = best_known(world)
     notes: dict[str, int] = {}
     for host in hosts:
@@ -246,6 +251,7 @@ def sum_up(world: World, scenario: Scenario, informed: float, cpu_s: float) -> S
         accuracy_best=max(accuracies, default=None),
         alone_accuracy=fmean(alone_accuracies) if alone_accuracies else None,
         alone_loss=fmean(loss for loss, _ in alone) if alone else None,
+        balance=fmean(balances) if balances else None,
         notes=dict(sorted(notes.items())),
     )
 

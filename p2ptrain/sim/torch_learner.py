@@ -10,10 +10,11 @@ from p2ptrain.core.errors import WeightsError
 from p2ptrain.core.inputs import Evaluated, Input, TrainerReady
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.types import OWN, BlobId
-from p2ptrain.learn.blobs import Buffer, MemoryBlobs
-from p2ptrain.learn.checkpoint import MemoryCheckpoints
 from p2ptrain.learn.engine import Engine
-from p2ptrain.learn.weights import CODECS
+from p2ptrain.learn.weights import codecs
+from p2ptrain.learn.weights.blobs import Buffer, MemoryBlobs
+from p2ptrain.learn.weights.checkpoint import MemoryCheckpoints
+from p2ptrain.learn.weights.packing import EXACT, codec_of
 from p2ptrain.learn.wire import Learning, Setup
 from p2ptrain.sim.poison import CHANGES, Poison
 from p2ptrain.sim.trainer import Learner
@@ -30,6 +31,12 @@ def setup_of(manifest: Manifest, number: int) -> Setup:
         parts=manifest.parts,
         pool=manifest.pool,
         skew=manifest.skew,
+        balance=manifest.balance,
+        classes=manifest.classes,
+        uneven=manifest.uneven,
+        formation=manifest.formation,
+        keep=manifest.keep,
+        disjoint=manifest.disjoint,
         steps=manifest.steps,
         codec=manifest.codec,
         device="cpu",
@@ -45,31 +52,41 @@ def use_one_thread() -> None:
 class PoisonedBlobs(MemoryBlobs):
     """The blobs of a peer that may be a liar: what it writes is poisoned, under the right name."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.poison: Poison | None = None
-        self._dtype = dtype
+        self.trained = 0
 
     def put(self, pieces: Sequence[Buffer]) -> tuple[BlobId, int]:
-        """Keep the joined pieces, a header and numbers; return their id and size."""
+        """Keep the joined pieces of a blob; return its id and size."""
         if self.poison is None:
             return super().put(pieces)
-        header, numbers = pieces
-        vector = torch.frombuffer(bytearray(numbers), dtype=self._dtype).float()
+        header, fixed, trained = pieces
+        written = codecs.find(codec_of(header))
+        fixed = self._poisoned(fixed, codecs.find(EXACT), len(fixed) // 4)
+        return super().put((header, fixed, self._poisoned(trained, written, self.trained)))
+
+    def _poisoned(self, data: Buffer, codec: codecs.Codec, count: int) -> Buffer:
+        if self.poison is None or count == 0:
+            return data
+        vector = codec.decode(torch.frombuffer(bytearray(data), dtype=torch.uint8), count)
         factor, shift = CHANGES[self.poison]
         signs = 1 - 2 * (torch.arange(len(vector)) % 2)
         poisoned = factor * vector + shift * vector.square().mean().sqrt() * signs
-        return super().put((header, poisoned.to(self._dtype).view(torch.uint8).numpy().data))
+        if not bool(poisoned.isfinite().all()):
+            return b"\xff" * len(data)  # NaN by any codec
+        return codec.encode(poisoned).numpy().data
 
 
 class TorchLearner:
     """The engine of one simulated peer. Its checkpoints and blobs survive a crash, as files do."""
 
     def __init__(self, manifest: Manifest, number: int) -> None:
-        self.blobs = PoisonedBlobs(CODECS[manifest.codec].dtype)
+        self.blobs = PoisonedBlobs()
         self._setup = setup_of(manifest, number)
         self._checkpoints = MemoryCheckpoints()
         self._engine = self._build()
+        self.blobs.trained = self._engine.ready().parameters
 
     def ready(self) -> TrainerReady:
         """Go back to the last checkpoint."""
@@ -84,6 +101,11 @@ class TorchLearner:
     @poison.setter
     def poison(self, poison: Poison | None) -> None:
         self.blobs.poison = poison
+
+    @property
+    def balance(self) -> float | None:
+        """How evenly the classes occur in this peer's part; None: nobody asked for classes."""
+        return self._engine.balance
 
     def accept(self, blob: BlobId, source: Learner) -> str:
         """Say why fetched weights are refused; empty if they are good."""

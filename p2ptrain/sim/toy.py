@@ -131,7 +131,7 @@ class ToyLearner:
                 return Adopted("fresh")
             case Publish():
                 vector = self._find(effect.ref)
-                if vector is None:
+                if vector is None or (effect.base is not None and self._find(effect.base) is None):
                     return LearnFailed(effect.tag, "no such weights")
                 vector = self._poisoned(vector)
                 blob = blob_of(vector)

@@ -67,7 +67,18 @@ class SimTrainer:
         step_s: virtual seconds of one optimiser step.
     """
 
-    __slots__ = ("_answer", "_job", "_last", "_learner", "_losses", "_since", "_step_s", "_todo", "_wake")
+    __slots__ = (
+        "_answer",
+        "_job",
+        "_last",
+        "_learner",
+        "_losses",
+        "_round",
+        "_since",
+        "_step_s",
+        "_todo",
+        "_wake",
+    )
 
     def __init__(
         self, learner: Learner, ready: TrainerReady, step_s: Seconds, answer: Answer, wake: Wake
@@ -76,7 +87,7 @@ class SimTrainer:
         self._step_s = step_s
         self._answer = answer
         self._wake = wake
-        self._todo = 0
+        self._todo = self._round = 0
         self._since: Seconds = 0.0
         self._job = 0
         self._losses: list[tuple[int, float]] = []
@@ -89,6 +100,7 @@ class SimTrainer:
         if isinstance(effect, Train):
             self._since = self._since if self._todo else now
             self._todo += effect.steps
+            self._round = effect.round
             self._schedule()
         elif isinstance(effect, Halt):
             if self._todo:
@@ -122,7 +134,7 @@ class SimTrainer:
         due = min(self._todo, max(0, math.floor((now - self._since) / self._step_s)))
         if due == 0:
             return
-        result = self._learner.perform(Train(due))
+        result = self._learner.perform(Train(due, self._round))
         assert isinstance(result, Trained)
         self._last = result
         self._losses.append((due, result.loss))

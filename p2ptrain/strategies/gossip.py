@@ -28,8 +28,6 @@ from p2ptrain.core.effects import (
     Publish,
     Send,
     SetTimer,
-    Tell,
-    Train,
 )
 from p2ptrain.core.inputs import (
     Evaluated,
@@ -43,10 +41,11 @@ from p2ptrain.core.inputs import (
     TrainerReady,
 )
 from p2ptrain.core.keep import Keep
-from p2ptrain.core.messages import BlobBytes, BlobName, Message, Natural, Offer, Report
+from p2ptrain.core.messages import BlobBytes, BlobName, Message, Natural, Offer
 from p2ptrain.core.mixing import Mixing
 from p2ptrain.core.newcomer import Newcomer
 from p2ptrain.core.pairing import Turns
+from p2ptrain.core.progress import Progress
 from p2ptrain.core.strategy import Context, Event, Learned, Told
 from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, Slot, peer_text, short
 
@@ -69,7 +68,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     exchange_steps: optimiser steps of a round.
     exchanges: exchanges a round, one after the other; log2 of the number of peers for skewed data.
     mix_examples: held-out examples on which a mixture is measured.
-    report_s: time between two measurements of the own loss for the report (guess).
+    report_s: time between two measurements of the own loss, or 200 times as long as one takes (guess).
     ask_again_s: a question without answer is repeated after this: messages get lost (guess).
     timeout_s: an exchange with a silent partner is given up after this, or 4 times the usual (guess).
     settle_s: at the end, so long is waited for the others, or a quarter of the own time (guess).
@@ -156,11 +155,7 @@ class Strategy:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._phase = Phase.RUN
-        self._step = self._samples = 0
-        self._loss = math.inf
-        self._accuracy: float | None = None
-        self._keep = Keep()
-        self._reported = -math.inf
+        self._own = Progress()
         self._turns = Turns()
         self._exchange: Exchange | None = None
         self._meetings = 0
@@ -172,16 +167,17 @@ class Strategy:
 
     def start(self, ctx: Context, ready: TrainerReady) -> list[Effect]:
         """Train from the common start, or go on from the checkpoint."""
-        self._step, self._samples, self._began = ready.step, ready.samples, ctx.now
+        self._own.take(ready)
+        self._began = ctx.now
         self._newcomer.may_join = ready.step == 0
         if ready.memory:
             memory = msgspec.msgpack.decode(ready.memory, type=Memory)
-            self._mixing, self._keep = memory.mixing, Keep(ctx.best_kept(memory.keep))
+            self._mixing, self._own.keep = memory.mixing, Keep(ctx.best_kept(memory.keep))
         return self._next_round(ctx)
 
     def memory(self) -> bytes:
         """Keep the best offer, the peers' scores and the usual distances."""
-        return msgspec.msgpack.encode(Memory(self._keep.offer, self._mixing))
+        return msgspec.msgpack.encode(Memory(self._own.keep.offer, self._mixing))
 
     def activity(self) -> str:
         """Say what goes on."""
@@ -195,15 +191,15 @@ class Strategy:
             case Learned():
                 return []  # reports are looked at when a round begins
             case Trained():
-                self._step, self._samples = event.step, event.samples
+                self._own.take(event)
                 return self._next_round(ctx)
             case Evaluated(tag="own"):
                 return self._on_own_loss(ctx, event)
             case Published(tag=keep.TAG):
-                self._keep.on_published(event)
-                return [*self._tell(), *self._finish()]
+                self._own.keep.on_published(event)
+                return [*self._own.tell(), *self._finish()]
             case LearnFailed(tag=keep.TAG):
-                self._keep.on_failed()
+                self._own.keep.on_failed()
                 return self._finish()
             case Published() if event.tag == self._tag("swap"):
                 return self._on_snapshot(ctx, event)
@@ -238,46 +234,38 @@ class Strategy:
         """Start an exchange with a snapshot of now, then train on without waiting for it."""
         if self._phase is not Phase.RUN:
             return []
-        if 0 < ctx.manifest.steps <= self._step:
+        if self._own.is_done(ctx):
             return self._begin_settling(ctx)
         effects: list[Effect] = []
-        if ctx.now - self._reported >= self._config.report_s:
-            self._reported, effects = ctx.now, [Evaluate("own", (OWN,))]
-        effects += self._newcomer.look(ctx, self._step + AHEAD_ROUNDS * self._config.exchange_steps)
-        if self._step > 0 and math.isfinite(self._loss) and not (self._exchange and self._exchange.starter):
+        if self._own.is_due(ctx.now, self._config.report_s):
+            effects = [Evaluate("own", (OWN,))]
+        effects += self._newcomer.look(ctx, self._own.step + AHEAD_ROUNDS * self._config.exchange_steps)
+        measured = self._own.step > 0 and math.isfinite(self._own.loss)
+        if measured and not (self._exchange and self._exchange.starter):
             self._turns.begin(self._first_turn(), self._config.exchanges)
             effects += self._go_on(ctx)
-        left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.exchange_steps
-        return [*effects, Train(min(self._config.exchange_steps, left))]
+        return [*effects, self._own.train(ctx, self._config.exchange_steps)]
 
     def _on_own_loss(self, ctx: Context, event: Evaluated) -> list[Effect]:
-        self._loss = event.losses[0]
-        self._accuracy = event.accuracies[0] if math.isfinite(event.accuracies[0]) else None
-        if not math.isfinite(self._loss):
+        if not self._own.measure(event):
             return [*self._recover(), *self._finish()]
-        return self._keep.propose(self._loss) or [*self._tell(), *self._finish()]
+        return self._own.keep.propose(self._own.loss) or [*self._own.tell(), *self._finish()]
 
     def _finish(self) -> list[Effect]:
-        done = self._phase is Phase.DONE
-        return [Finish("all steps done; averaged with the others")] if done else []
-
-    def _tell(self) -> list[Effect]:
-        if not math.isfinite(self._loss):
-            return []
-        return [Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._keep.offer))]
+        return [Finish("all steps done; averaged with the others")] if self._phase is Phase.DONE else []
 
     def _recover(self) -> list[Effect]:
         """Training diverged: go back to the last weights that were good."""
-        note = Note("diverged", {"step": self._step})
-        if self._keep.offer is None or self._phase is Phase.DONE:
+        note = Note("diverged", {"step": self._own.step})
+        if self._own.keep.offer is None or self._phase is Phase.DONE:
             return [note]
-        return [note, Adopt("back", self._keep.offer.blob, OptimizerState.RESET, 0.5)]
+        return [note, Adopt("back", self._own.keep.offer.blob, OptimizerState.RESET, 0.5)]
 
     # -- an exchange -------------------------------------------------------------------------------
 
     def _first_turn(self) -> int:
         """Peers with equal steps come to equal turns."""
-        return self._step // self._config.exchange_steps * self._config.exchanges
+        return self._own.step // self._config.exchange_steps * self._config.exchanges
 
     def _go_on(self, ctx: Context) -> list[Effect]:
         """Begin what is still due."""
@@ -345,7 +333,7 @@ class Strategy:
 
     def _answer_when_done(self, sender: PeerId, swap: Swap) -> list[Effect]:
         """Late ones may still come to the result; the result itself stays."""
-        offer = self._keep.offer
+        offer = self._own.keep.offer
         if offer is None:
             return [Send(sender, Busy(swap.number))]
         return [Send(sender, Answer(swap.number, offer.blob, offer.size_bytes))]

@@ -30,11 +30,9 @@ from p2ptrain.core.effects import (
     Fresh,
     Note,
     OptimizerState,
-    Publish,
     SetTimer,
-    Tell,
-    Train,
 )
+from p2ptrain.core.ending import Ending, claim_limit
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.inputs import (
     Adopted,
@@ -49,8 +47,8 @@ from p2ptrain.core.inputs import (
 )
 from p2ptrain.core.keep import Keep
 from p2ptrain.core.ledger import Stated
-from p2ptrain.core.messages import Message, Offer, Report
-from p2ptrain.core.soup import Soup
+from p2ptrain.core.messages import Message, Offer
+from p2ptrain.core.progress import LR_SCALE_MIN, Progress
 from p2ptrain.core.strategy import Context, Event, Learned
 from p2ptrain.core.types import OWN, BlobId, Seconds, peer_text, short
 
@@ -61,18 +59,12 @@ Positive = Annotated[float, Meta(gt=0.0)]
 Portion = Annotated[float, Meta(ge=0.0, le=1.0)]
 Steps = Annotated[int, Meta(ge=1)]
 
-FINAL_TRIES = 4
-"""So many results of others are measured at the end: some may be lies (guess)."""
-
 RETRY_FIRST_S = 0.5
 RETRY_DOUBLINGS_MAX = 4
 """Weights that could not be fetched are tried again after 0.5, 1, 2 ... 8 s (ALGORITHMS 2.1, period 2 s)."""
 
 NEVER_S = 1e9
 SEEK_AGAIN_MAX_S = 8.0
-LR_SCALE_MIN = 1 / 64
-"""No rate is halved more often than six times, or adopted from so careful a peer (guess)."""
-
 TRIED_MAX = 64
 """Offers that failed are remembered up to that number, the oldest forgotten first."""
 
@@ -132,39 +124,32 @@ class Strategy:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._phase = Phase.RUN
-        self._step = self._samples = 0
-        self._loss = math.inf
-        self._accuracy: float | None = None
-        self._lr_scale = 1.0
-        self._keep = Keep()
+        self._own = Progress()
         self._point = 0  # counts starts: a measurement from before the last one means nothing any more
         self._trains = False
         self._claim: Claim | None = None
         self._picks = 0
         self._tried: dict[BlobId, tuple[int, Seconds]] = {}
-        self._soup = Soup(OWN)
-        self._tasted: dict[BlobId, None] = {}
-        self._settle_until = 0.0
+        self._ending = Ending(config.settle_s, config.fresh_s, config.tolerance)
         self._diverged = 0
 
     # -- step 1 ------------------------------------------------------------------------------------
 
     def start(self, ctx: Context, ready: TrainerReady) -> list[Effect]:
         """Search from an own point, or go on from the checkpoint."""
-        self._step, self._samples = ready.step, ready.samples
+        self._own.take(ready)
         timer = SetTimer("compare", self._config.compare_s * (0.75 + 0.5 * ctx.rng.random()))
         if ready.step == 0:
             own_point = Random(f"{ctx.manifest.seed} {peer_text(ctx.me)}")
             return [timer, self._fresh(own_point)]
         if ready.memory:
             memory = msgspec.msgpack.decode(ready.memory, type=Memory)
-            self._lr_scale = memory.lr_scale
-            self._keep = Keep(ctx.best_kept(memory.keep))
+            self._own.lr_scale, self._own.keep = memory.lr_scale, Keep(ctx.best_kept(memory.keep))
         return [timer, *self._measure()]
 
     def memory(self) -> bytes:
         """Keep the best offer and the learning rate."""
-        return msgspec.msgpack.encode(Memory(self._keep.offer, self._lr_scale))
+        return msgspec.msgpack.encode(Memory(self._own.keep.offer, self._own.lr_scale))
 
     def activity(self) -> str:
         """Say what goes on."""
@@ -174,6 +159,8 @@ class Strategy:
 
     def handle(self, ctx: Context, event: Event) -> list[Effect]:
         """Answer an event."""
+        if self._phase is Phase.SETTLE:
+            return self._settle(ctx, event)
         match event:
             case Learned(report=report):
                 return self._seek_target(ctx, [report])
@@ -182,34 +169,27 @@ class Strategy:
             case Adopted() | LearnFailed(tag="adopt"):
                 return self._measure() if self._phase is Phase.RUN else []
             case LearnFailed(tag="fresh"):
-                self._keep.offer = None  # its weights are gone
+                self._own.keep.offer = None  # its weights are gone
                 return [self._fresh(ctx.rng)] if self._phase is Phase.RUN else []
             case Evaluated() if event.tag == f"own:{self._point}":
                 return self._on_own_loss(ctx, event)
             case Published(tag=keep.TAG):
                 return self._on_kept(ctx, event)
             case LearnFailed(tag=keep.TAG):
-                self._keep.on_failed()
+                self._own.keep.on_failed()
                 return self._settle_if_done(ctx)
             case TimerFired(key="compare"):
                 return [*self._compare(ctx), SetTimer("compare", self._config.compare_s)]
             case TimerFired(key="seek"):
                 return self._seek_again(ctx)
-            case TimerFired(key="settle"):
-                return self._settle(ctx)
             case Fetched():
                 return self._on_fetched(event)
             case FetchFailed():
                 return self._on_claim_lost(ctx, event.blob)
-            case Evaluated() if event.tag in (self._tag("claim"), self._tag("taste")):
+            case Evaluated() if event.tag == self._tag("claim"):
                 return self._on_claim_measured(ctx, event)
-            case LearnFailed() if event.tag in (self._tag("claim"), self._tag("taste")):
+            case LearnFailed() if event.tag == self._tag("claim"):
                 return self._on_claim_lost(ctx, self._claim.offer.blob) if self._claim else []
-            case Published(tag="final") if self._phase is Phase.SETTLE and self._soup.is_mixed:
-                self._keep.offer = Offer(event.blob, event.size_bytes, self._soup.loss, self._lr_scale)
-                return [*self._tell(), *self._finish(f"all steps done; {self._soup.why}")]
-            case LearnFailed(tag="final"):
-                return self._finish(f"all steps done; {self._soup.why}")
             case _:
                 return []
 
@@ -217,76 +197,65 @@ class Strategy:
 
     def _fresh(self, rng: Random) -> Fresh:
         spread = self._config.lr_spread
-        self._lr_scale = math.exp(rng.uniform(-spread, spread))
-        self._loss = math.inf
+        self._own.lr_scale = math.exp(rng.uniform(-spread, spread))
+        self._own.loss = math.inf
         self._point += 1
-        return Fresh(rng.getrandbits(32), self._lr_scale)
+        return Fresh(rng.getrandbits(32), self._own.lr_scale)
 
     def _measure(self) -> list[Effect]:
         return [Evaluate(f"own:{self._point}", (OWN,))]
 
     def _on_trained(self, ctx: Context, event: Trained) -> list[Effect]:
-        self._step, self._samples = event.step, event.samples
+        self._own.take(event)
         self._trains = False
         return self._measure() if self._phase is not Phase.DONE else []
 
     def _on_own_loss(self, ctx: Context, event: Evaluated) -> list[Effect]:
         if self._phase is Phase.DONE:
             return []
-        self._loss = event.losses[0]
-        self._accuracy = event.accuracies[0] if math.isfinite(event.accuracies[0]) else None
-        if not math.isfinite(self._loss):
+        if not self._own.measure(event):
             return self._recover(ctx)
         self._diverged = 0
-        write = self._keep.propose(self._loss, self._lr_scale)
+        write = self._own.keep.propose(self._own.loss, self._own.lr_scale)
         if not write:
-            return [*self._tell(), *self._train(ctx), *self._settle_if_done(ctx)]
+            return [*self._own.tell(), *self._train(ctx), *self._settle_if_done(ctx)]
         return [*write, *self._train(ctx)]
 
     def _on_kept(self, ctx: Context, event: Published) -> list[Effect]:
-        offer = self._keep.on_published(event)
+        offer = self._own.keep.on_published(event)
         if offer is None or self._phase is Phase.DONE:
             return []
         target = ctx.manifest.target_loss
         if self._phase is Phase.RUN and target is not None and offer.loss <= target:
             finish = self._finish(f"target reached here: loss {offer.loss:.4g}")
-            return [*self._tell(), Adopt("final", offer.blob), *finish]
-        return [*self._tell(), *self._settle_if_done(ctx)]
+            return [*self._own.tell(), Adopt("final", offer.blob), *finish]
+        return [*self._own.tell(), *self._settle_if_done(ctx)]
 
     def _recover(self, ctx: Context) -> list[Effect]:
         """Training diverged: go back, and more carefully."""
-        self._lr_scale = max(LR_SCALE_MIN, 0.5 * self._lr_scale)
+        self._own.be_careful()
         self._diverged += 1
         self._point += 1
-        note = Note("diverged", {"step": self._step, "lr_scale": self._lr_scale})
-        if self._keep.offer is None or self._diverged > 1:
-            return [note, Fresh(ctx.rng.getrandbits(32), self._lr_scale)]
-        return [note, Adopt("fresh", self._keep.offer.blob, OptimizerState.RESET, self._lr_scale)]
-
-    def _tell(self) -> list[Effect]:
-        if not math.isfinite(self._loss):
-            return []
-        return [Tell(Report(self._step, self._samples, self._loss, self._accuracy, self._keep.offer))]
+        note = Note("diverged", {"step": self._own.step, "lr_scale": self._own.lr_scale})
+        if self._own.keep.offer is None or self._diverged > 1:
+            return [note, Fresh(ctx.rng.getrandbits(32), self._own.lr_scale)]
+        return [note, Adopt("fresh", self._own.keep.offer.blob, OptimizerState.RESET, self._own.lr_scale)]
 
     def _train(self, ctx: Context) -> list[Effect]:
         """Begin a round, unless one is under way."""
-        if self._trains or not self._steps_left(ctx):
+        if self._trains or self._own.is_done(ctx):
             return []
         self._trains = True
-        left = ctx.manifest.steps - self._step if ctx.manifest.steps else self._config.round_steps
-        return [Train(min(self._config.round_steps, left))]
+        return [self._own.train(ctx, self._config.round_steps)]
 
     def _settle_if_done(self, ctx: Context) -> list[Effect]:
-        waiting = self._trains or self._keep.is_writing or self._steps_left(ctx)
+        waiting = self._trains or self._own.keep.is_writing or not self._own.is_done(ctx)
         return [] if waiting else self._begin_settling(ctx)
-
-    def _steps_left(self, ctx: Context) -> bool:
-        return ctx.manifest.steps == 0 or self._step < ctx.manifest.steps
 
     # -- step 5 ------------------------------------------------------------------------------------
 
     def _compare(self, ctx: Context) -> list[Effect]:
-        if self._phase is not Phase.RUN or self._claim is not None or not math.isfinite(self._loss):
+        if self._phase is not Phase.RUN or self._claim is not None or not math.isfinite(self._own.loss):
             return []
         if sought := self._seek_again(ctx):  # nobody looked for the target while a claim was checked
             return sought
@@ -295,14 +264,14 @@ class Strategy:
         others = self._others(ctx)
         if not others:
             return []
-        if others[0][1].loss >= self._loss - self._config.margin * abs(self._loss):
+        if others[0][1].loss >= self._own.loss - self._config.margin * abs(self._own.loss):
             return []
-        if ctx.manifest.steps and self._step < self._config.explore * ctx.manifest.steps:
-            return [Note("restarted", {"step": self._step, "loss": self._loss}), self._fresh(ctx.rng)]
+        if ctx.manifest.steps and self._own.step < self._config.explore * ctx.manifest.steps:
+            return [Note("restarted", {"step": self._own.step, "loss": self._own.loss}), self._fresh(ctx.rng)]
         return self._pick(ctx, others[: max(1, len(others) // 4)])
 
     def _is_loser(self, ctx: Context) -> bool:
-        own, oldest, me = self._loss, ctx.now - self._config.fresh_s, ctx.me
+        own, oldest, me = self._own.loss, ctx.now - self._config.fresh_s, ctx.me
         losses = [
             entry.report.message.loss
             for entry in ctx.ledger.entries()
@@ -352,8 +321,6 @@ class Strategy:
         claim = self._claim
         if claim is None or claim.offer.blob != event.blob or self._phase is Phase.DONE:
             return []
-        if self._phase is Phase.SETTLE:
-            return self._soup.taste(self._tag("taste"), event.blob)
         return [Evaluate(self._tag("claim"), (OWN, event.blob), examples_max=self._config.claim_examples)]
 
     def _on_claim_lost(self, ctx: Context, blob: BlobId) -> list[Effect]:
@@ -368,22 +335,18 @@ class Strategy:
         if claim is None or self._phase is Phase.DONE:
             return []
         own, measured = event.losses[0], event.losses[1]
-        if not measured <= self._allowed(claim.offer.loss, event.errors[1]):
+        if not measured <= claim_limit(claim.offer.loss, self._config.tolerance, event.errors[1]):
             detail = f"claimed {claim.offer.loss:.4g}, measured {measured:.4g}"
             accuse = Accuse(claim.stated.sender, Offence.FALSE_CLAIM, detail)
             return [accuse, *self._try_later(ctx, claim.offer.blob, NEVER_S)]
-        if event.tag == self._tag("taste"):
-            self._soup.judge(claim.offer.blob, short(claim.stated.sender), event.losses)
-        if self._phase is Phase.SETTLE:
-            return self._final_pick(ctx)
         target = ctx.manifest.target_loss
         if target is not None and measured <= target + self._config.tolerance * abs(target):
             adopt = self._adopt(ctx, claim, measured)
-            self._accuracy = None
-            if self._keep.offer is None or measured < self._keep.offer.loss:
-                self._keep.offer = replace(claim.offer, loss=measured)
+            self._own.accuracy = None
+            if self._own.keep.offer is None or measured < self._own.keep.offer.loss:
+                self._own.keep.offer = replace(claim.offer, loss=measured)
             why = f"target reached by {short(claim.stated.sender)}: loss {measured:.4g}"
-            return [*adopt, *self._tell(), *self._finish(why)]
+            return [*adopt, *self._own.tell(), *self._finish(why)]
         if math.isfinite(own) and measured >= own - self._config.margin * abs(own):
             return []
         return self._adopt(ctx, claim, measured)
@@ -391,16 +354,12 @@ class Strategy:
     def _adopt(self, ctx: Context, claim: Claim, measured: float) -> list[Effect]:
         jitter = ctx.rng.choice((0.8, 1.0, 1.25)) if self._config.lr_spread else 1.0
         most = math.exp(self._config.lr_spread)  # a liar's rate must not stop or blow up the training
-        self._lr_scale = max(LR_SCALE_MIN / most, min(most, claim.offer.lr_scale * jitter))
-        self._loss = measured
+        self._own.lr_scale = max(LR_SCALE_MIN / most, min(most, claim.offer.lr_scale * jitter))
+        self._own.loss = measured
         self._point += 1
-        fields = {"from": short(claim.stated.sender), "loss": measured, "step": self._step}
-        adopt = Adopt("adopt", claim.offer.blob, OptimizerState.KEEP, self._lr_scale)
+        fields = {"from": short(claim.stated.sender), "loss": measured, "step": self._own.step}
+        adopt = Adopt("adopt", claim.offer.blob, OptimizerState.KEEP, self._own.lr_scale)
         return [Note("adopted", fields), adopt]
-
-    def _allowed(self, claimed: float, error: float) -> float:
-        """The largest loss that an honest claim may show here."""
-        return claimed + self._config.tolerance * abs(claimed) + 3 * error + 1e-3
 
     def _try_later(self, ctx: Context, blob: BlobId, wait_s: Seconds) -> list[Effect]:
         """Leave an offer alone for a while and look for another."""
@@ -408,8 +367,6 @@ class Strategy:
         self._tried[blob] = (tries + 1, ctx.now + wait_s)
         if len(self._tried) > TRIED_MAX:
             del self._tried[next(iter(self._tried))]
-        if self._phase is Phase.SETTLE:
-            return self._final_pick(ctx)
         # After a lie at once, after a failed fetch not: while the line is full, all others would fail too.
         again = self._seek_again(ctx) if wait_s == NEVER_S else []
         return again or [SetTimer("seek", min(wait_s, SEEK_AGAIN_MAX_S))]
@@ -420,30 +377,13 @@ class Strategy:
         if self._phase is not Phase.RUN:
             return []
         self._phase = Phase.SETTLE
-        self._soup = Soup(self._keep.offer.blob if self._keep.offer else OWN)
-        self._settle_until = ctx.now + self._config.settle_s
-        return [SetTimer("settle", 0.0)]
+        self._claim = None
+        return self._ending.begin(ctx, self._own)
 
-    def _settle(self, ctx: Context) -> list[Effect]:
-        """Let slower peers finish, so that everyone chooses from the same offers."""
-        if self._phase is not Phase.SETTLE or self._claim is not None:
-            return []
-        reports = [entry.report.message for entry in map(ctx.ledger.of, ctx.partners()) if entry]
-        missing = sum(not report.finished and report.step < ctx.manifest.steps for report in reports)
-        if missing and ctx.now < self._settle_until:
-            return [SetTimer("settle", 0.5)]
-        return self._final_pick(ctx)
-
-    def _final_pick(self, ctx: Context) -> list[Effect]:
-        """Taste one result after the other, the best first; then finish with what tasted best."""
-        left = [(stated, offer) for stated, offer in self._others(ctx) if offer.blob not in self._tasted]
-        if left and len(self._tasted) < FINAL_TRIES:
-            self._tasted[left[0][1].blob] = None
-            return self._pick(ctx, left[:1])
-        adopt = Adopt("final", self._soup.ref)
-        if self._soup.is_mixed:
-            return [adopt, Publish("final", self._soup.ref)]
-        return [adopt, *self._finish(f"all steps done; {self._soup.why}")]
+    def _settle(self, ctx: Context, event: Event) -> list[Effect]:
+        effects = self._ending.handle(ctx, event, self._own)
+        self._phase = Phase.DONE if self._ending.is_over else self._phase
+        return effects
 
     def _finish(self, reason: str) -> list[Effect]:
         self._phase = Phase.DONE

@@ -12,7 +12,7 @@ from p2ptrain.learn.losses import classification
 from p2ptrain.learn.task import Task
 
 STEP_S = 0.005
-IN_DAEMON = "p2ptrain.learn.worker" in sys.orig_argv
+IN_DAEMON = "p2ptrain.learn.process.worker" in sys.orig_argv
 """Elsewhere, as in the simulator, time is another."""
 
 

@@ -189,8 +189,10 @@ def test_an_idle_daemon_takes_little_memory(live: Home) -> None:
 FIRST = [("swarm", "create"), ("start",)]
 LAST = [("stop",), ("swarm", "leave")]
 ELSEWHERE = [("join",), ("demo",), ("simulate",), ("replay",), ("invite", "revoke")]
-ELSEWHERE += [("swarm", "revoke"), ("swarm", "delegate"), ("swarm", "admit")]
-"""Their examples take long, or name somebody else or an invite that is not there."""
+ELSEWHERE += [("swarm", "revoke"), ("swarm", "delegate"), ("swarm", "admit"), ("bench", "train")]
+ELSEWHERE += [("task", name) for name in ("new", "show", "check", "run", "compare")]
+ELSEWHERE += [("strategy", "show"), ("strategy", "check"), ("evaluate",), ("export",), ("try",)]
+"""Their examples take long, or name somebody else, or an invite, a package or a file that is not there."""
 
 
 def test_the_examples_of_daily_commands_work(

@@ -7,6 +7,9 @@ import pytest
 
 from p2ptrain.core.errors import ConfigError
 from p2ptrain.daemon.config import Config, load_config
+from p2ptrain.daemon.swarms import Swarms
+from p2ptrain.daemon.trainer import trainer_setup
+from p2ptrain.learn.wire import HEAD_BYTES, decode_setup, frame
 from tests.daemon.helpers import Home
 
 
@@ -28,6 +31,8 @@ def write(home: Home, text: str | bytes) -> None:
         ('[network]\nlisten = "home"', ["is wrong", "network.listen", "`home` is no IP address"]),
         ("[training]\nthreads = -1", ["is wrong", "training.threads"]),
         ("[training]\nthreads = 1.5", ["is wrong", "training.threads"]),
+        ('[training]\nprecision = "fp16"', ["is wrong", "training.precision"]),
+        ("[training]\nduty = 0.0", ["is wrong", ">= 0.01", "training.duty"]),
         (f'name = "{41 * "a"}"', ["is wrong", "<= 40"]),
         ("name = ", ["is not valid TOML"]),
         ("[network", ["is not valid TOML"]),
@@ -59,6 +64,18 @@ def test_a_file_that_cannot_be_read_is_a_sentence(home: Home) -> None:
 
 def test_no_file_means_the_defaults(home: Home) -> None:
     assert load_config(home.home / "nowhere.toml") == Config()
+
+
+def test_how_training_is_carried_out_reaches_the_trainer(home: Home) -> None:
+    home.found(task="digits")
+    folder = Swarms(home.home / "swarms").find(None)
+    numbers = "threads = 3\ncompile = true\nmemory_gb = 1.5\nduty = 0.5\n"
+    write(home, f'[training]\n{numbers}precision = "bf16"\ndata = "sets"\n')
+    config = load_config(home.home / "config.toml").training
+    told = trainer_setup(folder.manifest(), config, folder)
+    assert (told.threads, told.precision, told.compile) == (3, "bf16", True)
+    assert (told.memory_gb, told.duty, told.data) == (1.5, 0.5, "sets")
+    assert decode_setup(frame(told)[HEAD_BYTES:]) == told
 
 
 def test_a_port_in_use_is_a_sentence(home: Home) -> None:

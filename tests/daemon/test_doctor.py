@@ -24,7 +24,7 @@ from p2ptrain.daemon.doctor.examination import hide
 from p2ptrain.daemon.doctor.graphics import Cards
 from p2ptrain.daemon.doctor.probing import Probing
 from p2ptrain.daemon.swarms import SwarmFolder
-from p2ptrain.learn.equipment import Equipment, Gpu, Stage, Wanted
+from p2ptrain.learn.process.equipment import Equipment, Gpu, Stage, Wanted
 from p2ptrain.net.lan.interfaces import Interface
 from p2ptrain.net.trust.certificates import wall_clock
 from p2ptrain.net.trust.identity import Identity

@@ -7,6 +7,7 @@ from threading import Thread
 
 import pytest
 
+from p2ptrain import strategies
 from p2ptrain.core.types import peer_from_text
 from p2ptrain.daemon.swarms import Swarms
 from p2ptrain.net.members.invite import Door, create_invite
@@ -172,3 +173,9 @@ def test_only_who_made_the_swarm_can_invite(issuer: Home, guest: Home) -> None:
     assert said.code == 2
     assert "this computer did not make `test`" in said.err
     assert "ask whoever did" in said.err
+
+
+def test_who_lacks_the_strategy_is_told(issuer: Home, guest: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategies, "names", lambda: ["restart"])
+    said = guest.join(issuer.invite())
+    is_refused(guest, said, 2, "there is no strategy `gossip` here", "known are: restart; others come with")

@@ -28,6 +28,7 @@ from p2ptrain.core.types import BlobId, PeerId, Ref
 from p2ptrain.sim.keys import SWARM, SimSigner
 from p2ptrain.strategies import load, names
 from p2ptrain.strategies.gossip import Answer, Busy, Swap
+from p2ptrain.strategies.polytope import Chain, Met
 
 FOLDER = Path(__file__).parent
 AUTHOR = PeerId(bytes(range(32)))
@@ -77,6 +78,10 @@ STRATEGIES: dict[str, dict[str, Message]] = {
         "gossip-swap-turn": Swap(17, BLOB, 407_080, 12),
         "gossip-answer": Answer(17, BLOB, 407_080),
         "gossip-busy": Busy(17),
+    },
+    "polytope": {
+        "polytope-chain": Chain(AUTHOR, 17, 3, 4, BLOB, 407_080, (Met(AUTHOR, 0.25), Met(bytes(32), 0.5))),
+        "polytope-chain-shortest": Chain(AUTHOR, 17, 0, 1, BLOB, 407_080),
     },
     "restart": {},
 }

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, TensorDataset
 
-from p2ptrain.learn.blobs import MemoryBlobs
 from p2ptrain.learn.engine import Engine
 from p2ptrain.learn.losses import classification
 from p2ptrain.learn.task import Task
+from p2ptrain.learn.weights.blobs import MemoryBlobs
 from p2ptrain.learn.wire import Setup
 
 

@@ -9,7 +9,14 @@ from p2ptrain.core.effects import Adopt, Checkpoint, Combine, Train
 from p2ptrain.core.errors import WeightsError
 from p2ptrain.core.inputs import LearnFailed, Saved
 from p2ptrain.core.types import OWN, Ref, Slot
-from p2ptrain.learn.checkpoint import LATEST, PART, PREVIOUS, REFUSED, FolderCheckpoints, MemoryCheckpoints
+from p2ptrain.learn.weights.checkpoint import (
+    LATEST,
+    PART,
+    PREVIOUS,
+    REFUSED,
+    FolderCheckpoints,
+    MemoryCheckpoints,
+)
 
 A = Slot(Ref("a"))
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from p2ptrain.core.errors import WeightsError
-from p2ptrain.learn import combine as module
-from p2ptrain.learn.combine import EQUAL_VOICES, RULES, combine
+from p2ptrain.learn.weights import combine as module
+from p2ptrain.learn.weights.combine import EQUAL_VOICES, RULES, combine
 
 pytestmark = pytest.mark.byzantine
 
@@ -72,3 +72,14 @@ def test_krum_returns_one_of_the_honest_vectors() -> None:
 def test_rules_that_count_refuse_to_weigh(rule: str) -> None:
     with pytest.raises(WeightsError, match="one voice"):
         combine(rule, [0.3, 0.7], honest(2))
+
+
+def test_statistics_stay_within_what_is_combined_where_weights_are_extrapolated() -> None:
+    own, mean = torch.tensor([1.0, 1.0, 0.2]), torch.tensor([2.0, 0.4, 0.3])
+    reflected = combine("weighted_sum", [-1, 2], [own, mean], trained=1)
+    assert torch.allclose(reflected, torch.tensor([3.0, 0.4, 0.3]))
+
+
+def test_statistics_of_a_difference_may_have_any_sign() -> None:
+    own, base = torch.tensor([1.0, 1.0]), torch.tensor([2.0, 3.0])
+    assert torch.equal(combine("weighted_sum", [1, -1], [own, base], trained=1), own - base)

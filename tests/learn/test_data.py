@@ -1,37 +1,11 @@
 from collections import namedtuple
 
-import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from p2ptrain.core.errors import ManifestError
-from p2ptrain.learn.data import Order, Source, divide
+from p2ptrain.learn.data.splits import Order, Source
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(("count", "parts"), [(1000, 1), (1000, 7), (64, 32)])
-def test_parts_are_disjoint_equal_and_complete(count, parts):
-    seen = []
-    for slot in range(parts):
-        training, validation = divide(count, 3, slot, parts)
-        size = count // parts
-        assert len(training) + len(validation) == size
-        assert len(validation) == max(1, round(0.15 * size))
-        seen += training.tolist() + validation.tolist()
-    assert len(seen) == len(set(seen)) == count // parts * parts
-    assert set(seen) <= set(range(count))
-
-
-def test_parts_are_the_same_everywhere():
-    assert [indices.tolist() for indices in divide(20, 1, 2, 4)] == [[14, 5, 13, 2], [12]]
-    assert torch.equal(divide(100, 1, 5, 4)[0], divide(100, 1, 1, 4)[0])
-    assert not torch.equal(divide(100, 1, 1, 4)[0], divide(100, 2, 1, 4)[0])
-
-
-def test_too_few_examples():
-    with pytest.raises(ManifestError, match="too few for 6 parts"):
-        divide(10, 0, 0, 6)
 
 
 def test_an_epoch_shows_every_example_once():

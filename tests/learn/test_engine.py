@@ -20,7 +20,7 @@ from p2ptrain.core.effects import (
 from p2ptrain.core.errors import ConfigError, WeightsError
 from p2ptrain.core.inputs import Adopted, Combined, LearnFailed, Published, Saved
 from p2ptrain.core.types import OWN, BlobId, Ref, Slot
-from p2ptrain.learn.blobs import MemoryBlobs
+from p2ptrain.learn.weights.blobs import MemoryBlobs
 
 A, B = Slot(Ref("a")), Slot(Ref("b"))
 NOWHERE = BlobId(Ref("0" * 64))
@@ -223,11 +223,11 @@ def test_decoded_blobs_are_bounded(engine, monkeypatch):
     for _ in range(4):
         one.perform(Train(1))
         blobs.append(one.perform(Publish("p")).blob)
-    monkeypatch.setattr("p2ptrain.learn.refs.CACHE_BYTES_MAX", 2 * 67 * 4)
+    monkeypatch.setattr("p2ptrain.learn.weights.refs.CACHE_BYTES_MAX", 2 * 67 * 4)
     for blob in blobs:
         one.accept(blob)
     assert list(one._refs._decoded) == blobs[2:]
-    monkeypatch.setattr("p2ptrain.learn.refs.CACHE_BYTES_MAX", 1)
+    monkeypatch.setattr("p2ptrain.learn.weights.refs.CACHE_BYTES_MAX", 1)
     one.accept(blobs[0])
     assert list(one._refs._decoded) == blobs[:1]
 
@@ -238,7 +238,7 @@ def test_checkpoint_without_a_disk(engine):
 
 def test_blobs_are_whole_files_named_by_their_id(engine, tmp_path):
     from p2ptrain.core.blobid import hash_blob
-    from p2ptrain.learn.blobs import FolderBlobs
+    from p2ptrain.learn.weights.blobs import FolderBlobs
 
     (tmp_path / "77.trainer-part").write_bytes(b"left over")
     on_disk, in_memory = engine(blobs=FolderBlobs(tmp_path)), engine()

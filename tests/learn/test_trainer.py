@@ -12,7 +12,7 @@ from p2ptrain.core.effects import Adopt, Evaluate, Fresh, Halt, OptimizerState, 
 from p2ptrain.core.errors import ManifestError
 from p2ptrain.core.inputs import Adopted, Trained
 from p2ptrain.core.types import OWN
-from p2ptrain.learn import data
+from p2ptrain.learn.data.splits import Order, split
 from p2ptrain.learn.randomness import mix
 from p2ptrain.learn.task import find
 from p2ptrain.learn.wire import Setup
@@ -26,8 +26,8 @@ def plain_loop(name: str, steps: int) -> nn.Module:
     """Train as a tutorial does, with the engine's seeds and order."""
     task, setup = find(name), Setup(task=name)
     cfg = task.configure({})
-    splits = data.split(task, cfg, torch.device("cpu"), setup)
-    order = data.Order(len(splits.training), cfg.batch_size, setup.seed, setup.slot)
+    splits = split(task, cfg, torch.device("cpu"), setup)
+    order = Order(len(splits.training), cfg.batch_size, setup.seed, setup.slot)
     torch.manual_seed(mix("start", 0))
     net = task.model(cfg)
     optimizer = (

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from p2ptrain.core.errors import ManifestError
-from p2ptrain.learn.vector import Vector
+from p2ptrain.learn.weights.vector import Vector
 
 
 class Tied(nn.Module):

@@ -15,22 +15,22 @@ from p2ptrain.core.errors import LocalProtocolError
 from p2ptrain.core.inputs import Combined, Evaluated, LearnFailed, Published, Saved, Trained, TrainerReady
 from p2ptrain.core.types import OWN, Ref, Slot
 from p2ptrain.learn import wire
-from p2ptrain.learn.blobs import MemoryBlobs
-from p2ptrain.learn.checkpoint import FolderCheckpoints
 from p2ptrain.learn.engine import Engine
+from p2ptrain.learn.weights.blobs import MemoryBlobs
+from p2ptrain.learn.weights.checkpoint import FolderCheckpoints
 
 TASK = """
+import os
 import sys
 from dataclasses import dataclass
 import torch
 from p2ptrain import Task
 from p2ptrain.tasks import digits
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(digits.Config):
     fault: str = ""
     width: int = 8
-    dropout: float = 0.0
 
 def loss(net, batch):
     print("noise on stdout", flush=True)
@@ -44,9 +44,15 @@ def loss(net, batch):
 def model(cfg):
     global cfg_fault
     cfg_fault = cfg.fault
-    return digits.model(cfg)
+    return digits.task.model(cfg)
 
-task = Task("noisy", version="1", model=model, data=digits.data, loss=loss, config=Config)
+def data(cfg, split):
+    print("data in", os.environ.get("P2PTRAIN_DATA"))
+    return digits.data(cfg, split)
+
+task = Task(
+    "noisy", version="1", model=model, data=data, loss=loss, config=Config, prepare=digits.task.prepare
+)
 """
 
 
@@ -58,7 +64,7 @@ class Trainer:
         (folder / "noisy.py").write_text(TASK)
         path = os.pathsep.join([str(folder), *sys.path])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "p2ptrain.learn.worker"],
+            [sys.executable, "-m", "p2ptrain.learn.process.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -183,7 +189,7 @@ def test_it_ends_with_its_daemon(start):
     [("memory", "out of memory"), ("error", "the task failed (KeyError: 'no such thing')")],
 )
 def test_a_task_that_fails(start, fault, reason):
-    trainer = start(task="noisy:task", task_config={"fault": fault})
+    trainer = start(task="noisy:task", task_config={"fault": fault}, data="my sets")
     trainer.expect(TrainerReady)
     trainer.send(Evaluate("e", (OWN,)), Train(1))
     assert trainer.expect(Evaluated).examples == 216
@@ -192,7 +198,23 @@ def test_a_task_that_fails(start, fault, reason):
     assert crashed.hint
     assert trainer.receive() is None
     assert trainer.process.wait() == 1
-    assert b"noise on stdout" in trainer.process.stderr.read()
+    said = trainer.process.stderr.read()
+    assert b"noise on stdout" in said
+    assert b"data in my sets" in said
+
+
+def test_the_owner_may_have_it_work_less_at_any_time(start):
+    trainer = start(duty=0.05)
+    trainer.expect(TrainerReady)
+    steps = []
+    for limits in (wire.Limits(duty=0.05), wire.Limits(duty=1.0), wire.Limits(duty=0.05)):
+        trainer.send(limits, Train(10**7))
+        time.sleep(1.0)
+        before = sum(steps)
+        trainer.send(Halt())
+        steps.append(trainer.expect(Trained).step - before)
+    assert max(steps[0], steps[2]) < 0.4 * steps[1]
+    assert min(steps) > 0
 
 
 def test_a_task_that_is_not_here(start):

@@ -9,8 +9,8 @@ from p2ptrain.core import limits
 from p2ptrain.core.effects import Drop
 from p2ptrain.core.inputs import Published, Started
 from p2ptrain.sim.faults import Faults
+from p2ptrain.sim.swarm import Swarm, scenario
 from tests.helpers import READY, Scripted, Table, blob, only
-from tests.sim.swarms import Swarm, scenario
 
 LEFT = tuple(blob(number) for number in range(limits.HELD_BLOBS_MAX + 1))
 

@@ -19,8 +19,8 @@ from p2ptrain.core.inputs import (
     Trained,
 )
 from p2ptrain.core.lifecycle import State
+from p2ptrain.sim.swarm import changes_weights
 from tests.helpers import READY, Author, Table, blob, offer, only, peer
-from tests.sim.swarms import changes_weights
 
 ANNA = 2
 
@@ -51,7 +51,8 @@ def test_a_claim_that_is_answered_while_settling_is_not_a_new_start() -> None:
     node.feed(Trained(100, 3200, 4.0, 1.0), measured("own:1", 3.0), Published("keep", blob(3), 64))
     effects = node.feed(measured("claim:1", 3.0, 1.0))
     assert changes(effects) == []
-    (taste,) = only(Evaluate, effects)
+    node.feed(Author(ANNA, boot=2).news(Author(ANNA, boot=2).reports(1.0, step=100)))
+    (taste,) = only(Evaluate, node.feed(TimerFired("strategy:settle")))
     assert taste.refs[:2] == (blob(3), offer(1.0).blob), "her weights are still here: they are tasted"
     effects = node.feed(measured(taste.tag, 3.0, 1.0, 2.0))
     assert [effect.ref for effect in only(Adopt, effects)] == [offer(1.0).blob]

@@ -23,8 +23,8 @@ from p2ptrain.core.strategy import Context, Event, Learned, Rules
 from p2ptrain.core.types import OWN
 from p2ptrain.sim.checks import BrokenInvariantError, Checks
 from p2ptrain.sim.scenario import build
+from p2ptrain.sim.swarm import scenario
 from tests.helpers import NoConfig, blob
-from tests.sim.swarms import scenario
 
 Bug = Callable[[Context, Event], list[Effect]]
 

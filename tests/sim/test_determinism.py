@@ -9,8 +9,8 @@ import pytest
 
 from p2ptrain.sim.faults import draw
 from p2ptrain.sim.scenario import run
+from p2ptrain.sim.swarm import scenario
 from p2ptrain.strategies import names
-from tests.sim.swarms import scenario
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ IN_ANOTHER_PROCESS = """
 from p2ptrain.sim.faults import draw
 from p2ptrain.sim.scenario import run
 from p2ptrain.strategies import names
-from tests.sim.swarms import scenario
+from p2ptrain.sim.swarm import scenario
 print(*[run(scenario(name, peers=12, seed=5, faults=draw(5))).trace_digest for name in names()])
 """
 

@@ -9,9 +9,9 @@ from p2ptrain.core.mixing import Mixing
 from p2ptrain.sim.faults import Faults
 from p2ptrain.sim.host import Host
 from p2ptrain.sim.scenario import Scenario
+from p2ptrain.sim.swarm import Swarm
 from p2ptrain.sim.toy import Vector
 from p2ptrain.strategies.gossip import Phase
-from tests.sim.swarms import Swarm
 
 
 def swarm(peers: int, steps: int = 200, exchanges: int = 1, faults: Faults | None = None) -> Swarm:

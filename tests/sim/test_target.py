@@ -11,7 +11,7 @@ from p2ptrain.core.types import Seconds
 from p2ptrain.sim.faults import Faults
 from p2ptrain.sim.host import Host
 from p2ptrain.sim.scenario import Scenario
-from tests.sim.swarms import Swarm
+from p2ptrain.sim.swarm import Swarm
 
 TARGET = 0.45
 """About ten seconds of search away."""

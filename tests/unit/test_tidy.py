@@ -19,8 +19,8 @@ FUNCTION_LINES_MAX = 70
 BANNED_WORDS = re.compile(r"\b(TODO|FIXME|XXX|HACK|dbg|breakpoint|set_trace)\b")
 MACHINE_PATHS = re.compile(r"/(home|root|Users|tmp|work|mnt)/\w|[A-Z]:\\\\")
 
-CATCHES_ALL: dict[str, int] = {}
-"""Where anything may be caught and not raised again, and how often."""
+CATCHES_ALL: dict[str, int] = {"learn/blame.py": 1}
+"""Where anything may be caught and not raised again, and how often: somebody's task raises what it likes."""
 
 PURE = ("core", "strategies", "sim")
 """Equal inputs give equal effects here, on any machine and hash seed."""

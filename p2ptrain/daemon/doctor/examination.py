@@ -18,7 +18,7 @@ from p2ptrain.daemon.doctor.findings import broken, failure, ok, skipped
 from p2ptrain.daemon.doctor.probing import Probing
 from p2ptrain.daemon.home import Home
 from p2ptrain.daemon.swarms import SwarmFolder, Swarms
-from p2ptrain.learn.equipment import Equipment, Wanted
+from p2ptrain.learn.process.equipment import Equipment, Wanted
 from p2ptrain.net.addresses import is_public
 from p2ptrain.net.trust.certificates import wall_clock
 

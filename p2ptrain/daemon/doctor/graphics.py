@@ -13,7 +13,7 @@ from p2ptrain.control.api import Finding
 from p2ptrain.core.limits import GIB
 from p2ptrain.core.types import Seconds
 from p2ptrain.daemon.doctor.findings import failure, ok, skipped, warning
-from p2ptrain.learn.equipment import Equipment, Stage
+from p2ptrain.learn.process.equipment import Equipment, Stage
 
 PCI = Path("/sys/bus/pci/devices")
 KFD = Path("/dev/kfd")

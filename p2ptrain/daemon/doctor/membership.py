@@ -10,7 +10,7 @@ from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.types import PeerId
 from p2ptrain.daemon.doctor.findings import broken, failure, ok, skipped, warning
 from p2ptrain.daemon.swarms import SwarmFolder
-from p2ptrain.learn.equipment import Equipment, Stage
+from p2ptrain.learn.process.equipment import Equipment, Stage
 from p2ptrain.net.members.state import read_state
 from p2ptrain.net.trust.certificates import Clock, wall_clock
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from p2ptrain.core.text import clean
 from p2ptrain.core.types import Seconds
-from p2ptrain.learn.equipment import Equipment, Stage, Wanted
+from p2ptrain.learn.process.equipment import Equipment, Stage, Wanted
 
 PATIENCE_S: Seconds = 8.0
 """From the start on. Importing torch takes 1 to 3 s (measured, 2026-11-20), a cold disk longer."""
@@ -27,7 +27,9 @@ class Probing:
     """
 
     def __init__(
-        self, wanted: Wanted, command: tuple[str, ...] = (sys.executable, "-m", "p2ptrain.learn.probe")
+        self,
+        wanted: Wanted,
+        command: tuple[str, ...] = (sys.executable, "-m", "p2ptrain.learn.process.probe"),
     ) -> None:
         self._ends = time.monotonic() + PATIENCE_S
         self._process = subprocess.Popen(

@@ -1,21 +1,18 @@
-"""Reads the idx format of MNIST and its kin: magic, big-endian sizes, then bytes; compressed by gzip."""
+"""Reads the idx format of MNIST and its kin: magic, big-endian sizes, then bytes; with gzip or without."""
 
-import gzip
 import struct
-import zlib
 from importlib.resources.abc import Traversable
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from p2ptrain.core.errors import ConfigError
-from p2ptrain.core.limits import GIB
+from p2ptrain.tasks.loaders import files
+from p2ptrain.tasks.loaders.pictures import Pictures
 
-BYTES_MAX = GIB
-"""Twenty times the largest set of this format, MNIST's train images."""
+__all__ = ["FILES", "Pictures", "read_idx", "read_pictures"]
 
 FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
@@ -23,20 +20,18 @@ FILES = {
 }
 
 
-class Pictures(NamedTuple):
-    """images: uint8 of shape (count, height, width). labels: int64 of shape (count,)."""
+def read_pictures(folder: Traversable, split: str, dataset: str = "") -> Pictures:
+    """Read images, of shape (count, height, width), and labels from their files of the usual names.
 
-    images: Tensor
-    labels: Tensor
-
-
-def read_pictures(folder: Traversable, split: str) -> Pictures:
-    """Read images and labels of a split from their files of the usual names.
+    Args:
+        folder: holds them, compressed or not.
+        split: `train` or `test`.
+        dataset: `mnist` or `fashion_mnist`, if these must be the official files; empty: any.
 
     Raises:
-        ConfigError: a file is missing or damaged, or the two do not fit together.
+        ConfigError: a file is missing, damaged or another, or the two do not fit together.
     """
-    images, labels = (read_idx(folder / name) for name in FILES[split])
+    images, labels = (read_idx(files.choose(folder, name), dataset) for name in FILES[split])
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise ConfigError(
             f"images {tuple(images.shape)} and labels {tuple(labels.shape)} in {folder} do not fit together",
@@ -45,26 +40,18 @@ def read_pictures(folder: Traversable, split: str) -> Pictures:
     return Pictures(images, labels.long())
 
 
-def read_idx(file: Traversable) -> Tensor:
+def read_idx(file: Traversable, dataset: str = "") -> Tensor:
     """Read one file of unsigned bytes: uint8, of the shape that it states.
 
     Raises:
-        ConfigError: the file is missing, damaged, or of another kind.
+        ConfigError: the file is missing, damaged, of another kind, or not the official one of `dataset`.
     """
-    try:
-        with file.open("rb") as packed, gzip.open(packed) as content:
-            magic = content.read(4)
-            if magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 4:
-                raise ValueError("it is not an idx file of bytes")
-            shape = struct.unpack(f">{magic[3]}I", content.read(4 * magic[3]))
-            count = prod(shape)
-            if count > BYTES_MAX:
-                raise ValueError(f"it states {count} bytes")
-            data = content.read(count + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{file} is missing") from None
-    except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}", "get the file again") from error
-    if len(data) != count:
-        raise ConfigError(f"{file} holds another number of bytes than it states", "get the file again")
-    return torch.from_numpy(np.frombuffer(data, np.uint8).reshape(shape).copy())
+    content = files.read(file, dataset)
+    with files.reading(file):
+        if content[:3] != b"\0\0\x08" or content[3:4] not in (b"\1", b"\2", b"\3", b"\4"):
+            raise ValueError("it is not an idx file of bytes")
+        begin = 4 + 4 * content[3]
+        shape = struct.unpack_from(f">{content[3]}I", content, 4)
+        if len(content) - begin != prod(shape):
+            raise ValueError(f"it states {prod(shape)} bytes and holds {len(content) - begin}")
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=begin).reshape(shape).copy())

@@ -36,6 +36,15 @@ BAD: dict[str, Any] = {
     "an infinite target": {"target_loss": float("inf")},
     "a target that is no number": {"target_loss": float("nan")},
     "a setting that is a list": {"strategy_config": {"a": [1]}},
+    "an unknown formation": {"formation": "solid", "parts": 2},
+    "parts that keep everything": {"formation": "hybrid", "keep": 1.0, "parts": 2},
+    "a balance above one": {"balance": 1.1, "parts": 2},
+    "two ways to differ": {"balance": 0.5, "skew": 0.5, "parts": 2},
+    "sizes and classes that differ": {"uneven": 0.5, "skew": 0.5, "parts": 2},
+    "main classes of parts that are alike": {"classes": 3, "parts": 2},
+    "one part that changes": {"formation": "dynamic"},
+    "one part that differs": {"balance": 0.5},
+    "static parts that keep some": {"keep": 0.3, "parts": 2},
 }
 
 

@@ -1,0 +1,1 @@
+"""Which examples a peer trains and measures on, and how they come to the device."""

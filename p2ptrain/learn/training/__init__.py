@@ -1,0 +1,1 @@
+"""One net in training, as fast as its device allows."""
