@@ -33,19 +33,18 @@ def set_fastest(step: Callable[[], object], most: int) -> None:
 
 def seconds_of(step: Callable[[], object]) -> float:
     """Return the shortest time of a step: others only ever make it longer."""
-    step()
-    _wait()
+    seconds_of_one(step)
     shortest = inf
     end = time.perf_counter() + TRIAL_S
     while shortest == inf or time.perf_counter() < end:
-        began = time.perf_counter()
-        step()
-        _wait()
-        shortest = min(shortest, time.perf_counter() - began)
+        shortest = min(shortest, seconds_of_one(step))
     return shortest
 
 
-def _wait() -> None:
-    """Let a GPU do what it was asked for."""
+def seconds_of_one(step: Callable[[], object]) -> float:
+    """Return the time of one step, to the end of what a GPU does for it."""
+    began = time.perf_counter()
+    step()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    return time.perf_counter() - began
