@@ -2,10 +2,13 @@
 
 import math
 
+import msgspec
+from msgspec import Struct
+
 from p2ptrain.core.effects import Combine, Effect, Evaluate, Tell, Train
 from p2ptrain.core.inputs import Evaluated, Trained, TrainerReady
 from p2ptrain.core.keep import Keep
-from p2ptrain.core.messages import Report
+from p2ptrain.core.messages import Offer, Report
 from p2ptrain.core.strategy import Context
 from p2ptrain.core.types import OWN, Ref, Seconds, Slot
 
@@ -16,6 +19,13 @@ SNAPSHOT = Slot(Ref("snapshot"))
 
 LR_SCALE_MIN = 1 / 64
 """No rate is halved more often than six times, or adopted from so careful a peer (guess)."""
+
+
+class Memory(Struct, frozen=True):
+    """What survives a restart of the program."""
+
+    keep: Offer | None
+    lr_scale: float
 
 
 class Progress:
@@ -53,6 +63,17 @@ class Progress:
     def look(self, tag: str) -> list[Effect]:
         """Measure the weights of now; training may go on meanwhile."""
         return [Combine(tag, SNAPSHOT, ((1.0, OWN),)), Evaluate(tag, (SNAPSHOT,))]
+
+    def memory(self) -> bytes:
+        """Return the best offer and the learning rate, for `resume`."""
+        return msgspec.msgpack.encode(Memory(self.keep.offer, self.lr_scale))
+
+    def resume(self, ctx: Context, ready: TrainerReady) -> None:
+        """Go on where the trainer stands, with what `memory` kept."""
+        self.take(ready)
+        if ready.memory:
+            memory = msgspec.msgpack.decode(ready.memory, type=Memory)
+            self.lr_scale, self.keep = memory.lr_scale, Keep(ctx.best_kept(memory.keep))
 
     def measure(self, event: Evaluated) -> bool:
         """Note what the own weights are worth; say whether they are finite."""

@@ -35,7 +35,7 @@ LAST_WORDS = 20
 
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(16 * GIB)}
 """Have glibc keep what tensors leave behind: else it is given back and fetched again, full of zeros, at every
-step, which takes a tenth of the time of ResNet-20 (measured, LOG.md). 32 MiB is the most that all versions take."""
+step, which takes a tenth of the time of ResNet-20 (measured, LOG.md). All versions take 32 MiB."""
 
 NICENESS = 5
 """Training yields to the owner's programs and to the daemon, which must answer peers in time."""

@@ -325,10 +325,10 @@ class Strategy:
             return self._meet(Exchange(sender, swap.number, swap.turn, False, ctx.now, theirs=offer))
         if exchange.partner != sender or (exchange.starter and exchange.theirs is not None):
             return [] if self._turns.reaches(swap.turn) else [Send(sender, Busy(swap.number))]
-        if exchange.starter and ctx.me > sender:
+        if exchange.starter and (swap.turn, sender) < (exchange.turn, ctx.me):
             exchange.starter, exchange.theirs = False, offer
             exchange.number, exchange.turn = swap.number, swap.turn
-        # Both asked at once: the smaller id's question counts, and is asked again in case it was lost.
+        # Both asked at once: the question of who is behind counts, or of the smaller id; it may be lost.
         return self._show(ctx)
 
     def _answer_when_done(self, sender: PeerId, swap: Swap) -> list[Effect]:

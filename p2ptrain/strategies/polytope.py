@@ -14,7 +14,6 @@ import math
 from enum import StrEnum
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
@@ -42,7 +41,6 @@ from p2ptrain.core.inputs import (
     Trained,
     TrainerReady,
 )
-from p2ptrain.core.keep import Keep
 from p2ptrain.core.ladder import Ladder, points, slot_at
 from p2ptrain.core.messages import BlobBytes, BlobName, Message, Natural, Number, Offer
 from p2ptrain.core.progress import Progress
@@ -134,13 +132,6 @@ class Phase(StrEnum):
     DONE = "done"
 
 
-class Memory(Struct, frozen=True):
-    """What survives a restart of the program."""
-
-    keep: Offer | None
-    lr_scale: float
-
-
 class Visit(Struct):
     """The chain that is looked at here.
 
@@ -180,17 +171,14 @@ class Strategy:
 
     def start(self, ctx: Context, ready: TrainerReady) -> list[Effect]:
         """Train from the common start or an own one, or go on from the checkpoint."""
-        self._own.take(ready)
+        self._own.resume(ctx, ready)
         self._heard = self._round_began = ctx.now
         self._turn = ctx.rng.randrange(64)
-        if ready.memory:
-            memory = msgspec.msgpack.decode(ready.memory, type=Memory)
-            self._own.lr_scale, self._own.keep = memory.lr_scale, Keep(ctx.best_kept(memory.keep))
         return [*(self._begin(ctx) if ready.step == 0 else []), *self._next_round(ctx)]
 
     def memory(self) -> bytes:
         """Keep the best offer and the learning rate."""
-        return msgspec.msgpack.encode(Memory(self._own.keep.offer, self._own.lr_scale))
+        return self._own.memory()
 
     def activity(self) -> str:
         """Say what goes on."""
@@ -323,6 +311,8 @@ class Strategy:
 
     def _on_looked(self, ctx: Context, visit: Visit, event: Evaluated) -> list[Effect]:
         asked = [t for t in visit.asked if t]
+        if len(event.losses) != 1 + len(asked):
+            return []  # an answer to what was asked before, once more
         losses = [loss if math.isfinite(loss) else math.inf for loss in event.losses]
         visit.tried |= {0.0: losses[0]} | dict(zip(asked, losses[1:], strict=True))
         own, mean = visit.tried[0.0], visit.tried[1.0]

@@ -16,7 +16,6 @@ from enum import StrEnum
 from random import Random
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
@@ -45,7 +44,6 @@ from p2ptrain.core.inputs import (
     Trained,
     TrainerReady,
 )
-from p2ptrain.core.keep import Keep
 from p2ptrain.core.ledger import Stated
 from p2ptrain.core.messages import Message, Offer
 from p2ptrain.core.progress import LR_SCALE_MIN, Progress
@@ -104,13 +102,6 @@ class Phase(StrEnum):
     DONE = "done"
 
 
-class Memory(Struct, frozen=True):
-    """What survives a restart of the program."""
-
-    keep: Offer | None
-    lr_scale: float
-
-
 class Claim(Struct, frozen=True):
     """An offer of another peer that is being fetched or measured here."""
 
@@ -137,19 +128,16 @@ class Strategy:
 
     def start(self, ctx: Context, ready: TrainerReady) -> list[Effect]:
         """Search from an own point, or go on from the checkpoint."""
-        self._own.take(ready)
+        self._own.resume(ctx, ready)
         timer = SetTimer("compare", self._config.compare_s * (0.75 + 0.5 * ctx.rng.random()))
         if ready.step == 0:
             own_point = Random(f"{ctx.manifest.seed} {peer_text(ctx.me)}")
             return [timer, self._fresh(own_point)]
-        if ready.memory:
-            memory = msgspec.msgpack.decode(ready.memory, type=Memory)
-            self._own.lr_scale, self._own.keep = memory.lr_scale, Keep(ctx.best_kept(memory.keep))
         return [timer, *self._measure()]
 
     def memory(self) -> bytes:
         """Keep the best offer and the learning rate."""
-        return msgspec.msgpack.encode(Memory(self._own.keep.offer, self._own.lr_scale))
+        return self._own.memory()
 
     def activity(self) -> str:
         """Say what goes on."""

@@ -23,7 +23,7 @@ from p2ptrain.core.inputs import (
     TrainerReady,
 )
 from p2ptrain.core.messages import Offer
-from p2ptrain.strategies.restart import Memory
+from p2ptrain.core.progress import Memory
 from tests.helpers import READY, Author, Table, blob, only
 
 ANNA = 2
