@@ -1,7 +1,5 @@
 """The command line. Commands are imported when they are called: `status` must answer at once."""
 
-import difflib
-import importlib
 import keyword
 import sys
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import click
 
 from p2ptrain import __version__
+from p2ptrain.cli.lazy import Lazy
 from p2ptrain.cli.output import Exit, exit_code, say
 from p2ptrain.core.errors import P2PTrainError
 
@@ -50,31 +49,13 @@ Exit codes: 0 done, 1 failed, 2 wrong use or setting, 3 daemon not running,
 """
 
 
-class Lazy(click.Group):
-    """A group whose commands live in modules that are imported on use."""
+def _function(name: str) -> str:
+    """Return what Python calls a command: some names are its own."""
+    return f"{name}_" if keyword.iskeyword(name) else name
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, in the order of the table."""
-        return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import a command."""
-        if name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"p2ptrain.cli.{COMMANDS[name][0]}")
-        attribute = f"{name}_" if keyword.iskeyword(name) else name
-        command: click.Command = getattr(module, attribute)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, or suggest the nearest."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else " `p2ptrain --help` lists them."
-            raise click.UsageError(f"There is no command `{args[0]}`.{hint}")
-        return super().resolve_command(ctx, args)
+class Commands(Lazy):
+    """All that people type after `p2ptrain`."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""
@@ -82,7 +63,12 @@ class Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    places={name: (module, _function(name)) for name, (module, _) in COMMANDS.items()},
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--home", metavar="DIR", help="Folder for everything (also: P2PTRAIN_HOME).")
 @click.version_option(__version__, prog_name="p2ptrain")
 @click.pass_context

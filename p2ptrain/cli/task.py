@@ -1,6 +1,5 @@
 """`task`: what can be trained, built in, installed or your own: list, show, new, check, run, compare."""
 
-import importlib
 import shutil
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2ptrain.cli.here import data_option, device_option, look_here, set_option, use_data
+from p2ptrain.cli.lazy import Lazy
 from p2ptrain.cli.output import LINE_CHARS_MAX, Exit, human_bytes, json_option, say, table, write_json
 from p2ptrain.core.text import clean
 
@@ -29,23 +29,7 @@ WIDTH_MAX = 120
 GLYPHS = {"ok": "✔", "note": "▲", "broken": "✖", "skipped": "–"}
 
 
-class Lazy(click.Group):
-    """Commands whose modules are imported on use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import a command."""
-        if name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[name]
-        command: click.Command = getattr(importlib.import_module(f"p2ptrain.cli.{module}"), attribute)
-        return command
-
-
-@click.group(cls=Lazy)
+@click.group(cls=Lazy, places=COMMANDS)
 def task() -> None:
     """See what can be trained, and bring something of your own."""
 

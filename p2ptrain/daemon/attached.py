@@ -30,6 +30,7 @@ from p2ptrain.daemon.swarms import SwarmFolder, Swarms
 from p2ptrain.daemon.trainer import QUIT_S, Trainer
 from p2ptrain.learn import wire
 from p2ptrain.learn.process.greeting import TASK, Begun, Request, read_request
+from p2ptrain.learn.process.pipes import take_pipes
 from p2ptrain.net.addresses import is_dialable
 from p2ptrain.net.members.invite import decode_invite
 from p2ptrain.net.members.join import join
@@ -145,7 +146,7 @@ class LoopTrainer(Trainer):
 
 def main() -> int:
     """Work for the loop at the other end of stdin and stdout; return the exit code."""
-    pipes = _take_pipes()
+    pipes = Pipes(*take_pipes())
     request = read_request(pipes.reading)
     if request is None:
         return 0
@@ -234,16 +235,6 @@ def _join(swarms: Swarms, identity: Identity, text: str) -> SwarmFolder:
     folder.save_contacts({sender_of(raw): raw for raw in welcome.contacts})
     setup_of(folder.manifest(), identity.peer, 0, None)
     return folder
-
-
-def _take_pipes() -> Pipes:
-    """Keep the pipes to ourselves: what is printed goes to stderr, and nothing is read."""
-    reading, writing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return Pipes(reading, writing)
 
 
 if __name__ == "__main__":

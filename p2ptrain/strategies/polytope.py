@@ -72,7 +72,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     newest: the last weights count so much in the mean, or its share; by default .5 (`line`) or 0.
     examples: held-out examples on which points are compared.
     broken: a mean whose loss is above this many times the own, plus one, ends the chain.
-    gain: so much lower must the loss be, besides half a standard error of the difference.
+    gain: so much lower must the loss be.
     held: so many chains wait here at most; the older ones end.
     silence: who hears of no chain for so many times the usual interval begins one.
     lr_spread: peers draw their learning rate factor from exp(U(-lr_spread, lr_spread)).

@@ -274,15 +274,18 @@ def test_two_at_once_download_once(server, tmp_path):
 
 def test_another_process_is_waited_for(server, tmp_path, capsys):
     code = "import sys, importlib.util as u; s = u.spec_from_file_location('t', sys.argv[1]); "
-    code += "t = u.module_from_spec(s); s.loader.exec_module(t); "
+    code += "t = u.module_from_spec(s); s.loader.exec_module(t); print('ready', flush=True); "
     code += "t.fetch_in_another_process(sys.argv[2], t.Path(sys.argv[3]))"
     words = [sys.executable, "-c", code, __file__, server.url, str(tmp_path / "toy")]
     with download.alone(tmp_path / "toy", "Toy"):
-        other = subprocess.Popen(words)
+        other = subprocess.Popen(words, stdout=subprocess.PIPE)
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(1.0)
         assert server.asked == []
-    assert other.wait() == 0
+    other.communicate()
+    assert other.returncode == 0
     assert server.asked == [""]
 
 

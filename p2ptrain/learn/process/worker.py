@@ -16,6 +16,7 @@ from p2ptrain.core.types import BlobId
 from p2ptrain.learn import wire
 from p2ptrain.learn.device import describe
 from p2ptrain.learn.engine import Engine
+from p2ptrain.learn.process.pipes import take_pipes
 from p2ptrain.learn.training.memory import bound, is_exhausted
 from p2ptrain.learn.training.pace import Pace
 from p2ptrain.learn.weights.blobs import FolderBlobs
@@ -155,7 +156,7 @@ def main() -> int:
     """Run a trainer for the daemon at the other end of stdin and stdout; return the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group: the daemon decides
         signal.signal(number, signal.SIG_IGN)
-    pipes = _take_pipes()
+    pipes = Pipes(*take_pipes())
     body = pipes.read()
     if body is None:
         return 0
@@ -171,16 +172,6 @@ def main() -> int:
         pipes.send(_crashed(error))
         raise
     return 0
-
-
-def _take_pipes() -> Pipes:
-    """Keep the pipes to ourselves: what a task prints goes to stderr, and it reads nothing."""
-    reading, writing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return Pipes(reading, writing)
 
 
 def _crashed(error: Exception) -> wire.Crashed:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from p2ptrain.core.errors import P2PTrainError
 from p2ptrain.learn import wire
 from p2ptrain.learn.parts import parts_of_task
+from p2ptrain.learn.process.pipes import take_pipes
 from p2ptrain.learn.training.memory import bound
 from p2ptrain.learn.training.parallel import Member, Order, Place, Step, Sync, decode_order, decode_place
 from p2ptrain.learn.training.trainer import Trainer
@@ -80,11 +81,7 @@ def main() -> int:
     """Help the process at the other end of stdin; return the exit code if it cannot be done."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group: the daemon decides
         signal.signal(number, signal.SIG_IGN)
-    orders, ready = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
+    orders, ready = take_pipes()
     body = wire.read_body(orders)
     if body is None:
         return 0
