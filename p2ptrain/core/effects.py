@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.messages import Message, Report, Signable
-from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, Slot
+from p2ptrain.core.types import OWN, BlobId, PeerId, Ranges, Ref, Seconds, Slot
 
 
 class Split(StrEnum):
@@ -102,7 +102,26 @@ class Fresh(Effect, frozen=True):
     lr_scale: float = 1.0
 
 
-class Train(Effect, frozen=True):
+class Guide(Struct, frozen=True, omit_defaults=True):
+    """What decides on a step besides the gradient of the task's loss.
+
+    layers: only those from the first to before the second are trained, as `TrainerReady` counts them;
+        all other numbers stay as they are.
+    local: these layers lower a loss of their own, through a head that is no part of the weights; what
+        comes after them is not computed (LW-L of ALGORITHMS 2.3).
+    towards, pull: `pull * (own - towards)` is added to the gradient (FedProx).
+    shift: is added to the weights after each step (SCAFFOLD, with control variates that are counted in
+        way per step: so they hold for any optimiser and rate, and are combinations of weights).
+    """
+
+    layers: tuple[int, int] | None = None
+    local: bool = False
+    towards: Ref | None = None
+    pull: float = 0.0
+    shift: Ref | None = None
+
+
+class Train(Effect, frozen=True, omit_defaults=True):
     """Take that many more optimiser steps; answered by `Trained`. Other effects may run in between.
 
     While steps are being taken, it adds to them; one answer counts for all.
@@ -111,6 +130,8 @@ class Train(Effect, frozen=True):
     steps: int
     round: int = 0
     """Decides on what these steps are trained, and those still left, where parts of the data change."""
+    guide: Guide | None = None
+    """Of these steps, and of those still left."""
 
 
 class Halt(Effect, frozen=True):
@@ -127,13 +148,17 @@ class Evaluate(Effect, frozen=True):
     """0: all of the split."""
 
 
-class Combine(Effect, frozen=True):
-    """Put sum(coefficient * weights) into a slot, `OWN` too; answered by `Combined`."""
+class Combine(Effect, frozen=True, omit_defaults=True):
+    """Put sum(coefficient * weights) into a slot, `OWN` too; answered by `Combined`.
+
+    ranges: only these numbers of the slot change; a slot that is new has zeros elsewhere.
+    """
 
     tag: str
     out: Slot
     terms: tuple[tuple[float, Ref], ...]
     rule: str = "weighted_sum"
+    ranges: Ranges = ()
 
 
 class Adopt(Effect, frozen=True):
@@ -153,12 +178,38 @@ class Publish(Effect, frozen=True, omit_defaults=True):
         any weights, and stands for base + difference. What the codec leaves out is `ref` - blob.
     codec: how numbers are written; None: as the manifest says. Whole weights are as the manifest says,
         or f32; `topk` and its kind are for deltas.
+    ranges: only these numbers are written; the blob is used like weights that are zero elsewhere.
     """
 
     tag: str
     ref: Ref = field(default_factory=lambda: OWN)  # not left out: older journals have it
     base: BlobId | None = None
     codec: str | None = None
+    ranges: Ranges = ()
+
+
+class Reduce(Effect, frozen=True, omit_defaults=True):
+    """Put the mean of everyone's weights into a slot, by a ring; answered by `Reduced` or `ReduceFailed`.
+
+    It begins when the neighbours in the ring ask for the same: the same name, group and ranges. All get
+    the same numbers, bit by bit.
+
+    out: mean = sum(weight * weights) / sum(weight).
+    ref: the own contribution, as it is now.
+    group: the ring, this node among them; everyone gets from the one before.
+    name: 32 hex digits, the same for the whole group and for no other reduction.
+    silence_s: who gives nothing for so long is given up.
+    ranges: only these numbers travel and change.
+    """
+
+    tag: str
+    out: Slot
+    ref: Ref
+    weight: float
+    group: tuple[PeerId, ...]
+    name: str
+    silence_s: Seconds
+    ranges: Ranges = ()
 
 
 class Checkpoint(Effect, frozen=True):

@@ -5,7 +5,7 @@ from msgspec import Struct
 from p2ptrain.core.envelope import Verified
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.messages import Message
-from p2ptrain.core.types import BlobId, PeerId, Seconds
+from p2ptrain.core.types import BlobId, PeerId, Ranges, Seconds
 
 
 class Input(Struct, frozen=True, tag=True):
@@ -67,14 +67,31 @@ class FetchFailed(Input, frozen=True):
 # -- learning --------------------------------------------------------------------------------------
 
 
-class TrainerReady(Input, frozen=True):
-    """The trainer runs. `step` > 0: it resumed, and `memory` is what the strategy kept."""
+class Layer(Struct, frozen=True):
+    """A piece of a net that one tensor enters and one leaves.
+
+    ranges: its numbers in the vector of weights.
+    cost: of a step of training, in a unit that is the same for all layers of a net.
+    """
+
+    ranges: Ranges
+    cost: float
+
+
+class TrainerReady(Input, frozen=True, omit_defaults=True):
+    """The trainer runs. `step` > 0: it resumed, and `memory` is what the strategy kept.
+
+    numbers: in the vector of weights, statistics of normalisation among them.
+    layers: of the net, in order; every number is in exactly one. A net that cannot be cut is one layer.
+    """
 
     step: int
     samples: int
     parameters: int
     blob_bytes: int
     memory: bytes = b""
+    numbers: int = 0
+    layers: tuple[Layer, ...] = ()
 
 
 class TrainerLost(Input, frozen=True):
@@ -138,6 +155,21 @@ class Saved(Input, frozen=True):
 
     step: int
     seconds: Seconds
+
+
+class Reduced(Input, frozen=True):
+    """The slot holds the mean of the whole group."""
+
+    tag: str
+    seconds: Seconds
+
+
+class ReduceFailed(Input, frozen=True):
+    """There is no mean; `silent` is who gave nothing, if it was a peer. The own contribution is as it was."""
+
+    tag: str
+    reason: str
+    silent: PeerId | None = None
 
 
 class LearnFailed(Input, frozen=True):

@@ -417,6 +417,8 @@ ROUTES: dict[type[Input], Callable[[Node, Any], list[Effect]]] = {
     inputs.Combined: Node._to_strategy,
     inputs.Adopted: Node._to_strategy,
     inputs.Published: Node._on_published,
+    inputs.Reduced: Node._to_strategy,
+    inputs.ReduceFailed: Node._to_strategy,
     inputs.LearnFailed: Node._on_learn_failed,
     inputs.Saved: Node._on_saved,
     inputs.TimerFired: Node._on_timer,

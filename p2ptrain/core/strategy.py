@@ -25,6 +25,8 @@ from p2ptrain.core.inputs import (
     PeerDown,
     PeerUp,
     Published,
+    Reduced,
+    ReduceFailed,
     TimerFired,
     Trained,
     TrainerReady,
@@ -60,6 +62,8 @@ Event = (
     | PeerDown
     | PeerUp
     | Published
+    | Reduced
+    | ReduceFailed
     | TimerFired
     | Told
     | Trained

@@ -22,6 +22,9 @@ Slot = NewType("Slot", Ref)
 OWN = Slot(Ref("own"))
 """The weights that the trainer is training now."""
 
+Ranges = tuple[tuple[int, int], ...]
+"""Numbers of the vector of weights, each range from its first to before its second; none: all of them."""
+
 Seconds = float
 """Monotonic seconds. Peers' clocks are never compared."""
 

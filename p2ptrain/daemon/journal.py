@@ -68,6 +68,8 @@ _Plain = (
     | inputs.Adopted
     | inputs.Published
     | inputs.Saved
+    | inputs.Reduced
+    | inputs.ReduceFailed
     | inputs.LearnFailed
     | inputs.TimerFired
     | inputs.Paused

@@ -23,6 +23,7 @@ from p2ptrain.core.effects import (
     Effect,
     Evaluate,
     Fresh,
+    Guide,
     Publish,
     Split,
     Train,
@@ -32,13 +33,14 @@ from p2ptrain.core.inputs import (
     Combined,
     Evaluated,
     Input,
+    Layer,
     LearnFailed,
     Published,
     Saved,
     Trained,
     TrainerReady,
 )
-from p2ptrain.core.types import OWN, BlobId, Ref
+from p2ptrain.core.types import OWN, BlobId, Ranges, Ref
 from p2ptrain.sim.poison import CHANGES, Poison
 
 SIZE = 8
@@ -51,6 +53,8 @@ BATCH = 32
 EDGE = 0.99
 SAVING_S = 0.5
 """A checkpoint of some 100 MB on a home disk (guess)."""
+
+LAYERS = tuple(Layer(((at, at + 2),), 1.0) for at in range(0, SIZE, 2))
 
 _PACK = struct.Struct(f">{SIZE}d")
 _WIDTHS = (WIDTH,) * SIZE
@@ -79,6 +83,16 @@ def blob_of(vector: Vector) -> BlobId:
     return BlobId(Ref(hashlib.sha256(_PACK.pack(*vector)).hexdigest()))
 
 
+def cut(vector: Vector, other: Vector, ranges: Ranges) -> Vector:
+    """Return the first in these ranges, or everywhere if there are none, and the other elsewhere."""
+    if not ranges:
+        return vector
+    mixed = list(other)
+    for begin, end in ranges:
+        mixed[begin:end] = vector[begin:end]
+    return tuple(mixed)
+
+
 class ToyLearner:
     """Carries out the effects of learning on eight floats.
 
@@ -104,7 +118,7 @@ class ToyLearner:
     def ready(self) -> TrainerReady:
         """Go back to the last checkpoint."""
         self._own, self._step, self._lr_scale, memory = self._saved
-        return TrainerReady(self._step, self._step * BATCH, SIZE, _PACK.size, memory)
+        return TrainerReady(self._step, self._step * BATCH, SIZE, _PACK.size, memory, SIZE, LAYERS)
 
     def score(self) -> tuple[float, float | None]:
         """Return the loss of the own weights; there is no accuracy."""
@@ -118,7 +132,7 @@ class ToyLearner:
         """Carry out one effect."""
         match effect:
             case Train():
-                return self._train(effect.steps)
+                return self._train(effect.steps, effect.guide)
             case Evaluate():
                 return self._evaluate(effect)
             case Combine():
@@ -133,7 +147,7 @@ class ToyLearner:
                 vector = self._find(effect.ref)
                 if vector is None or (effect.base is not None and self._find(effect.base) is None):
                     return LearnFailed(effect.tag, "no such weights")
-                vector = self._poisoned(vector)
+                vector = cut(self._poisoned(vector), _ORIGIN, effect.ranges)
                 blob = blob_of(vector)
                 self._blobs[blob] = vector
                 return Published(effect.tag, blob, _PACK.size)
@@ -158,25 +172,42 @@ class ToyLearner:
             return self._own
         return self._slots.get(ref) or self._blobs.get(BlobId(ref))
 
-    def _train(self, steps: int) -> Trained:
+    def _train(self, steps: int, guide: Guide | None) -> Trained | LearnFailed:
         if math.isfinite(sum(self._own)):
-            self._own = self._moved(steps)
+            if guide is None:
+                self._own = self._moved(steps, self._bias)
+            elif not self._be_guided(steps, guide):
+                return LearnFailed("train", "no such weights")
         self._step += steps
         return Trained(self._step, self._step * BATCH, toy_loss(self._own), 0.0)
 
-    def _moved(self, steps: int) -> Vector:
-        """Return the point after so many steps: nearer to the bias, and in the same basin."""
+    def _moved(self, steps: int, goal: Vector) -> Vector:
+        """Return the point after so many steps: nearer to the goal, and in the same basin."""
         stay = (1 - RATE * min(self._lr_scale, 10.0)) ** steps
         noise = NOISE * math.sqrt(1 - stay * stay)
         random = self._rng.random
         rests = tuple(map(remainder, self._own, _WIDTHS))
         after = [
-            bias + (rest - bias) * stay + noise * (2 * random() - 1)
-            for rest, bias in zip(rests, self._bias, strict=True)
+            to + (rest - to) * stay + noise * (2 * random() - 1) for rest, to in zip(rests, goal, strict=True)
         ]
         if not -EDGE < min(after) <= max(after) < EDGE:
             after = [min(max(rest, -EDGE), EDGE) for rest in after]
         return tuple(map(add, map(sub, self._own, rests), after))
+
+    def _be_guided(self, steps: int, guide: Guide) -> bool:
+        """Take steps as `Guide` says; say whether all weights that it names are here."""
+        shift = _ORIGIN if guide.shift is None else self._find(guide.shift)
+        towards = self._own if guide.towards is None else self._find(guide.towards)
+        if shift is None or towards is None:
+            return False
+        rate = RATE * min(self._lr_scale, 10.0)
+        moved = self._moved(steps, tuple(map(add, self._bias, (one / rate for one in shift))))
+        if guide.pull:
+            stay = (1 - rate * min(guide.pull, 1.0)) ** steps
+            moved = tuple(to + (x - to) * stay for x, to in zip(moved, towards, strict=True))
+        first, last = guide.layers or (0, len(LAYERS))
+        self._own = cut(moved, self._own, tuple(at for layer in LAYERS[first:last] for at in layer.ranges))
+        return True
 
     def _evaluate(self, effect: Evaluate) -> Input:
         vectors = [self._find(ref) for ref in effect.refs]
@@ -197,6 +228,8 @@ class ToyLearner:
                 return LearnFailed(effect.tag, "no such weights")
             total = map(add, total, map(mul, repeat(coefficient), vector))
         vector = tuple(total)
+        if effect.ranges:
+            vector = cut(vector, self._find(effect.out) or _ORIGIN, effect.ranges)
         if effect.out == OWN:
             self._own = vector
         else:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from p2ptrain.core.effects import Combine, Drop, Effect, Evaluate, Halt, Train
+from p2ptrain.core.effects import Combine, Drop, Effect, Evaluate, Guide, Halt, Train
 from p2ptrain.core.inputs import Input, Trained, TrainerReady
 from p2ptrain.core.types import OWN, BlobId, Seconds
 from p2ptrain.sim.poison import Poison
@@ -69,6 +69,7 @@ class SimTrainer:
 
     __slots__ = (
         "_answer",
+        "_guide",
         "_job",
         "_last",
         "_learner",
@@ -88,6 +89,7 @@ class SimTrainer:
         self._answer = answer
         self._wake = wake
         self._todo = self._round = 0
+        self._guide: Guide | None = None
         self._since: Seconds = 0.0
         self._job = 0
         self._losses: list[tuple[int, float]] = []
@@ -100,7 +102,7 @@ class SimTrainer:
         if isinstance(effect, Train):
             self._since = self._since if self._todo else now
             self._todo += effect.steps
-            self._round = effect.round
+            self._round, self._guide = effect.round, effect.guide
             self._schedule()
         elif isinstance(effect, Halt):
             if self._todo:
@@ -134,8 +136,12 @@ class SimTrainer:
         due = min(self._todo, max(0, math.floor((now - self._since) / self._step_s)))
         if due == 0:
             return
-        result = self._learner.perform(Train(due, self._round))
-        assert isinstance(result, Trained)
+        result = self._learner.perform(Train(due, self._round, self._guide))
+        if not isinstance(result, Trained):
+            self._todo = 0
+            if result is not None:
+                self._answer(0.0, result)
+            return
         self._last = result
         self._losses.append((due, result.loss))
         self._todo -= due

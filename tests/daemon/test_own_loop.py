@@ -25,6 +25,7 @@ from tests.daemon.helpers import p2ptrain as command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS = 200
+EXCHANGE_STEPS = 10
 
 
 def pictures(split: str) -> tuple[Tensor, Tensor]:
@@ -88,11 +89,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     end_all(tmp_path)
 
 
+def let_the_swarm_in(*loops: Loop) -> None:
+    """Wait until all are mixed, as if steps took long; some weights are refused, so not for ever."""
+    before = [accuracy(loop.net) for loop in loops]
+    for _ in range(10):
+        if all(accuracy(loop.net) != was for loop, was in zip(loops, before, strict=True)):
+            return
+        for loop in loops:
+            assert loop.swarm is not None
+            loop.swarm.wait_for(1, 0.05)
+
+
 def daemons(folder: Path) -> list[int]:
     return [process.pid for process in processes(folder)]
 
 
-QUICK = {"strategy_config": {"exchange_steps": 10}, "spread_config": {"period_s": 0.5}}
+QUICK = {"strategy_config": {"exchange_steps": EXCHANGE_STEPS}, "spread_config": {"period_s": 0.5}}
 
 
 # -- together --------------------------------------------------------------------------------------
@@ -112,8 +124,9 @@ def test_two_loops_that_know_half_of_the_classes_each_know_all_of_them(folder: P
         assert (first.slot, second.slot) == (0, 1)
         until(lambda: all([first.wait_for(1, 0.1), second.wait_for(1, 0.1)]), "they do not meet")
         while not (first.done and second.done):
-            low.train()
-            high.train()
+            for loop in (low, high):
+                loop.train(EXCHANGE_STEPS)
+            let_the_swarm_in(low, high)
         until(lambda: all([first.finish(0.1), second.finish(0.1)]), "they do not agree")
     assert first.steps == STEPS
     assert min(accuracy(low.net), accuracy(high.net)) > 0.7
