@@ -1,13 +1,16 @@
 """`strategy`: how peers can cooperate, built in, installed or somebody's own: list, show, check."""
 
 import inspect
-import sys
+import textwrap
 from typing import Any
 
 import click
 
+from p2ptrain.cli.described import Field, fields_of
 from p2ptrain.cli.here import look_here
 from p2ptrain.cli.output import Exit, json_option, say, table, write_json
+from p2ptrain.cli.pages import module_of, page, sentence
+from p2ptrain.core.strategy import Rules
 
 BUILT_IN = "built in"
 
@@ -23,7 +26,10 @@ def list_(json_file: str | None) -> None:
     """List the strategies that are here: built in, or installed with a package."""
     from p2ptrain import strategies
 
-    found = [{"name": name, "from": BUILT_IN, "what": _sentence(name)} for name in strategies.names()]
+    found = [
+        {"name": name, "from": BUILT_IN, "what": sentence(strategies.load(name))}
+        for name in strategies.names()
+    ]
     found += [{"name": name, "from": place, "what": ""} for name, place in strategies.installed().items()]
     if json_file is not None:
         write_json({"strategies": found}, json_file)
@@ -33,24 +39,38 @@ def list_(json_file: str | None) -> None:
 
 @strategy.command("show", epilog="\b\nExample:\n  p2ptrain strategy show gossip")
 @click.argument("name", metavar="STRATEGY")
+@click.option("--page", "as_page", is_flag=True, help="Write it as a page in Markdown, with a diagram.")
 @json_option
-def show(name: str, json_file: str | None) -> None:
+def show(name: str, as_page: bool, json_file: str | None) -> None:
     """Show a strategy: its settings, what they mean, and its messages."""
     from p2ptrain.strategies import load
 
     look_here(name)
     rules = load(name)
-    document = inspect.getdoc(sys.modules[rules.build.__module__]) or ""
-    settings = _settings(rules.config)
-    messages = [message.__name__ for message in rules.messages]
     if json_file is not None:
-        answer = {"name": name, "document": document, "settings": settings, "messages": messages}
-        write_json(answer, json_file)
+        write_json(_facts(rules), json_file)
+    elif as_page:
+        click.echo(page(rules), nl=False)
+    else:
+        click.echo(f"{inspect.getdoc(module_of(rules)) or ''}\n\n{_settings(rules)}")
+        messages = ", ".join(message.__name__ for message in rules.messages)
+        click.echo(f"\nmessages of its own: {messages or 'none'}")
+
+
+@click.command(epilog="\b\nExample:\n  p2ptrain strategies")
+@json_option
+def strategies(json_file: str | None) -> None:
+    """Say what each strategy does, and what can be set."""
+    from p2ptrain.strategies import load, names
+
+    found = [load(name) for name in names()]
+    if json_file is not None:
+        write_json({"strategies": [_facts(rules) for rules in found]}, json_file)
         return
-    click.echo(f"{document}\n")
-    rows = [[one["name"], str(one["default"]), one["meaning"]] for one in settings]
-    click.echo(table([["SETTING", "DEFAULT", "MEANING"], *rows]))
-    click.echo(f"\nmessages of its own: {', '.join(messages) or 'none'}")
+    for rules in found:
+        text = textwrap.fill(sentence(rules), 100, initial_indent="  ", subsequent_indent="  ")
+        click.echo(f"{rules.name}\n{text}\n\n{textwrap.indent(_settings(rules), '  ')}\n")
+    say("whole: `p2ptrain strategy show NAME`; which one fits: `p2ptrain advise TASK`")
 
 
 @strategy.command(
@@ -80,28 +100,20 @@ def check(name: str, json_file: str | None) -> None:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _sentence(name: str) -> str:
-    from p2ptrain.strategies import load
-
-    document = inspect.getdoc(sys.modules[load(name).build.__module__]) or ""
-    return document.split("\n\n")[0].replace("\n", " ")
-
-
-def _settings(config: Any) -> list[dict[str, Any]]:
-    """Return the fields of a config; what they mean stands in its docstring, a line each."""
-    import msgspec
-
-    meanings: dict[str, str] = {}
-    for line in (inspect.getdoc(config) or "").splitlines():
-        names, colon, meaning = line.partition(": ")
-        if colon and all(name.isidentifier() for name in names.split(", ")):
-            meanings |= dict.fromkeys(names.split(", "), meaning)
-    fields = msgspec.inspect.type_info(config).fields  # type: ignore[attr-defined]
-    return [
-        {"name": one.name, "default": _plain(one.default), "meaning": meanings.get(one.name, "")}
-        for one in fields
+def _facts(rules: Rules) -> dict[str, Any]:
+    settings = [
+        {"name": one.name, "range": one.range, "default": _default(one), "meaning": one.meaning}
+        for one in fields_of(rules.config)
     ]
+    messages = [message.__name__ for message in rules.messages]
+    document = inspect.getdoc(module_of(rules)) or ""
+    return {"name": rules.name, "document": document, "settings": settings, "messages": messages}
 
 
-def _plain(default: Any) -> Any:
-    return default if isinstance(default, bool | int | float | str) else None
+def _settings(rules: Rules) -> str:
+    rows = [[one.name, one.default or "", one.meaning] for one in fields_of(rules.config)]
+    return table([["SETTING", "DEFAULT", "MEANING"], *rows])
+
+
+def _default(one: Field) -> Any:
+    return one.value if isinstance(one.value, bool | int | float | str) else None

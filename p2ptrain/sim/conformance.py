@@ -30,6 +30,12 @@ GAIN = 0.85
 
 SEEDS = range(5)
 
+MORTALS = 4
+"""Each of so many peers dies after each of its messages."""
+
+LATE_MAX_S = 120.0
+"""So much later at most a swarm ends that lost a peer: a few deadlines (guess)."""
+
 MESSAGES_PER_S_MAX = 2 * SpreadConfig().rate_max / SpreadConfig().period_s
 """News at the highest rate, a reply to each, and a strategy's own messages within what those leave unused."""
 
@@ -253,6 +259,24 @@ def resumes(strategy: str) -> None:
     demand(steps == STEPS, f"whose trainer died ended after {steps} of {STEPS} steps")
 
 
+def bears_deaths(strategy: str) -> None:
+    """Whoever is gone for ever, whatever it was about to say, the others end in time and have gained."""
+    described = scenario(strategy, peers=MORTALS)
+    usual = ended(Swarm(described))
+    alone = fmean(alone_score(described, host)[0] for host in usual.hosts)
+    losses: list[float] = []
+    for number, host in enumerate(usual.hosts):
+        for messages in range(1, host.messages_sent):
+            swarm, what = Swarm(described), f"peer {number} was gone after {messages} messages"
+            swarm.die(swarm.hosts[number], messages)
+            ended(swarm, what)
+            late = swarm.world.now - usual.world.now
+            demand(late < LATE_MAX_S, f"it ended {late:.0f} s late ({what})")
+            losses += [one.learner.score()[0] for one in swarm.honest]
+    together = fmean(losses)
+    demand(together < alone, f"loss {together:.3f} for who was left, {alone:.3f} alone")
+
+
 # -- bounds ----------------------------------------------------------------------------------------
 
 
@@ -306,6 +330,7 @@ REQUIREMENTS = (
     Requirement("fetches nothing from whom it does not believe", distrusts),
     Requirement("can be paused", pauses),
     Requirement("goes on after its trainer died", resumes),
+    Requirement("goes on when anybody is gone for ever, at any message", bears_deaths),
     Requirement("keeps to its budget of messages", spares_messages),
     Requirement("keeps little across restarts", keeps_little),
     Requirement("changes nothing after the end", stays_ended),

@@ -6,11 +6,13 @@ from statistics import fmean
 from typing import Any
 
 from p2ptrain.core.effects import Adopt, Combine, Effect, Fresh, Publish, Train
+from p2ptrain.core.envelope import Verified
 from p2ptrain.core.inputs import Input, LearnFailed
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.manifest import Manifest
+from p2ptrain.core.messages import Message
 from p2ptrain.core.strategy import Rules
-from p2ptrain.core.types import OWN, Seconds
+from p2ptrain.core.types import OWN, PeerId, Seconds
 from p2ptrain.sim.checks import BrokenInvariantError, Checks
 from p2ptrain.sim.faults import Faults
 from p2ptrain.sim.host import Host
@@ -59,6 +61,22 @@ class Swarm:
             )
         if host.node.state is State.FINISHED:
             self._ended[host.number] = host.boot
+
+    def die(self, host: Host, messages: int) -> None:
+        """Let a peer be gone for ever as soon as it has sent so many messages."""
+        world = self.world
+        send = world.send
+
+        def send_until_then(source: Host, target: PeerId, frame: Verified[Message] | bytes) -> None:
+            if source is not host or host.messages_sent < messages:
+                send(source, target, frame)
+
+        def end(one: Host, _: Seconds) -> None:
+            if one is host and host.alive and host.messages_sent >= messages:
+                host.crash()
+
+        world.send = send_until_then  # type: ignore[method-assign]
+        world.observers.append(end)
 
     @property
     def honest(self) -> list[Host]:

@@ -1,6 +1,5 @@
 """Strategies that come from elsewhere: how they are found, and that `strategy check` sees what is wrong."""
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,11 +99,9 @@ def test_the_example_meets_all_requirements() -> None:
 
 
 def test_the_example_runs() -> None:
-    done = subprocess.run(
-        [sys.executable, "own_strategy.py"], cwd=EXAMPLES, capture_output=True, text=True, check=True
-    )
-    words = done.stdout.split()
-    assert float(words[1]) < float(words[3])
+    words = ("simulate", "toy", "--strategy", EXAMPLE, "--peers", "16", "--seed", "1")
+    result = p2ptrain(*words, "--json").json
+    assert result["loss"] < result["alone_loss"]
 
 
 Change = Callable[[Any, Any, list[Effect]], list[Effect]]
@@ -150,6 +147,11 @@ def gamble(strategy: Any, ctx: Any, wishes: list[Effect]) -> list[Effect]:
 
 def say_nothing(strategy: Any, ctx: Any, wishes: list[Effect]) -> list[Effect]:
     return [wish for wish in wishes if not (isinstance(wish, Note) and wish.event == "diverged")]
+
+
+def wait_for_the_dead(strategy: Any, ctx: Any, wishes: list[Effect]) -> list[Effect]:
+    some_are_gone = len(ctx.partners()) + 1 < len(ctx.membership.trainers)
+    return never_finish(strategy, ctx, wishes) if some_are_gone else wishes
 
 
 def stop_when_full(strategy: Any, ctx: Any, wishes: list[Effect]) -> list[Effect]:
@@ -198,6 +200,11 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         (chatter, "keeps to its budget of messages", "messages a second, more than"),
         (gamble, "does the same again with the same seed", "take all chance from `ctx.rng`"),
         (say_nothing, "comes back from NaN and harms nobody", "did not say so"),
+        (
+            wait_for_the_dead,
+            "goes on when anybody is gone for ever, at any message",
+            r"was gone after \d+ messages",
+        ),
         (stop_when_full, "ends with a full disk", "`Publish` fails after 0 times"),
     ],
 )
@@ -223,10 +230,31 @@ def test_strategies_are_listed_and_shown() -> None:
     assert [one["name"] for one in listed] == strategies.names()
     assert "built in  Gossip averaging: after every few steps" in p2ptrain("strategy", "list").out
     shown = p2ptrain("strategy", "show", EXAMPLE, "--json").json
-    assert shown["settings"][0] == {"name": "round_steps", "default": 20, "meaning": ""}
+    assert shown["settings"][0] == {
+        "name": "round_steps",
+        "range": "any",
+        "default": 20,
+        "meaning": "optimiser steps between two looks at others.",
+    }
     gossip = p2ptrain("strategy", "show", "gossip").out
     assert "messages of its own: Swap, Answer, Busy" in gossip
     assert "optimiser steps of a round" in gossip
+
+
+def test_all_strategies_are_explained_at_once() -> None:
+    told = p2ptrain("strategies")
+    assert [line for line in told.out.splitlines() if line in strategies.names()] == strategies.names()
+    facts = p2ptrain("strategies", "--json").json["strategies"]
+    assert all(one["document"] and one["settings"] for one in facts)
+
+
+def test_the_page_of_a_strategy_has_settings_messages_and_states() -> None:
+    page = p2ptrain("strategy", "show", "gossip", "--page").out
+    assert "| `exchange_steps` | from 1 | 50 | optimiser steps" in page
+    assert "### Swap, kind 32" in page
+    assert "| `blob` | 64 hex digits |" in page
+    assert "    [*] --> RUN\n" in page
+    assert "## States" not in p2ptrain("strategy", "show", EXAMPLE, "--page").out
 
 
 def test_check_says_what_fails_and_by_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
