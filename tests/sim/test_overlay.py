@@ -32,7 +32,7 @@ def uncollected() -> Iterator[None]:
 
 @pytest.mark.timeout(900)
 def test_ten_thousand_are_all_reached_also_after_thirty_percent_died() -> None:
-    """About 60 CPU seconds. Measured: sd 0.43 of chance; 1.0 payloads; 99.93 % of the rest before repair."""
+    """About 60 CPU seconds. Measured: sd 0.43 of chance; 1.0 payloads; 99.96 % of the rest before repair."""
     overlay = Overlay(10_000, seed=1)
     overlay.pass_time(SETTLE_S)
     links = [links_of(host) for host in overlay.hosts]
@@ -42,10 +42,10 @@ def test_ten_thousand_are_all_reached_also_after_thirty_percent_died() -> None:
     assert pstdev(in_degrees(overlay.hosts)) <= 1.1 * chance_sd(10_000)
 
     rng = overlay.world.rng
-    assert overlay.broadcast(rng.choice(overlay.hosts))[0] == 1.0  # it finds the tree
-    reached, payloads, _ = overlay.broadcast(rng.choice(overlay.hosts))
-    assert reached == 1.0
-    assert payloads <= 1.5
+    for _ in range(2):  # the first finds the tree
+        reached, payloads, _ = overlay.broadcast(rng.choice(overlay.hosts))
+        assert reached == 1.0
+        assert payloads <= 1.5
 
     overlay.kill(0.3)
     reached, payloads, _ = overlay.broadcast(rng.choice(overlay.living), NOTICED_S)

@@ -23,9 +23,12 @@ NEW = Fresh(b"n" * 16, b"contact", peer(9))
 OTHER = Fresh(b"o" * 16, b"another", peer(9))
 
 
-def tree(members: int = FLOOD_PEERS_MAX + 1) -> Plumtree:
+def tree(members: int = FLOOD_PEERS_MAX + 1, eager: int = 4) -> Plumtree:
+    """A node with four links; over so many of them everything goes."""
     made = Plumtree()
     made.use(LINKS, members)
+    for link in LINKS[:eager]:
+        made.on_graft(link, [])
     return made
 
 
@@ -37,8 +40,18 @@ def timer(effects: list[Effect]) -> list[float]:
     return [round(each.after_s, 6) for each in only(SetTimer, effects) if each.key == TIMER]
 
 
-def test_at_first_everything_goes_everywhere_but_back() -> None:
+def test_links_begin_lazy_and_what_comes_goes_on_but_not_back() -> None:
+    made = tree(eager=0)
+    assert said(made.pass_on([NEW], None, 0.0), Push) == []
+    assert said(made.on_timer(HAVE_AFTER_S), Have) == LINKS
     assert said(tree().pass_on([NEW], LINKS[0], 0.0), Push) == LINKS[1:]
+
+
+def test_who_has_no_place_in_the_tree_asks_at_once() -> None:
+    made = tree(eager=0)
+    assert timer(made.on_have(LINKS[2], [NEW.name], 0.0)) == [0.0]
+    assert only(Send, made.on_timer(0.0)) == [Send(LINKS[2], Graft(NEW.name))]
+    assert said(made.pass_on([OTHER], LINKS[0], 1.0), Push) == [LINKS[2]]
 
 
 def test_a_link_that_brings_what_is_known_becomes_lazy_and_gets_names_only() -> None:
@@ -105,6 +118,8 @@ def test_who_is_no_neighbour_any_more_is_neither_told_nor_asked() -> None:
     made.use(LINKS[2:], 100)
     assert only(Send, made.on_timer(GRAFT_AFTER_S)) == []
     assert said(made.pass_on([NEW], None, 1.0), Push) == LINKS[2:]
+    made.use([peer(7), *LINKS], 100)
+    assert said(made.pass_on([OTHER], None, 2.0), Push) == LINKS[2:]
 
 
 def test_names_are_forgotten_in_time_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
