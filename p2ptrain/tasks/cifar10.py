@@ -1,7 +1,5 @@
 """CIFAR-10: 50,000 photographs of 32x32 pixels in ten classes to train on, 10,000 to test on."""
 
-from dataclasses import dataclass
-
 from torch.utils.data import TensorDataset
 
 from p2ptrain.tasks.loaders import cifar
@@ -9,7 +7,7 @@ from p2ptrain.tasks.shared.pictures import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
     Look,
-    PictureConfig,
+    PhotoConfig,
     first,
     picture_task,
 )
@@ -20,16 +18,9 @@ LOOK = Look(32, 10, lambda: NAMES, IMAGENET_MEAN, IMAGENET_DEVIATION)
 """As the weights that are shared for ResNet-20 want it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config(PictureConfig):
-    """examples: so many of the training set; 0: all."""
-
-    examples: int = 0
-
-
-def data(cfg: Config, split: str) -> TensorDataset:
+def data(cfg: PhotoConfig, split: str) -> TensorDataset:
     images, labels = cifar.read(cifar.find("cifar10"), split)
     return first(cfg.examples if split == "train" else 0, images, labels)
 
 
-task = picture_task("cifar10", lambda cfg: LOOK, data, Config)
+task = picture_task("cifar10", lambda cfg: LOOK, data, PhotoConfig)

@@ -1,7 +1,6 @@
 """CIFAR-100: 50,000 photographs of 32x32 pixels in a hundred classes to train on, 10,000 to test on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch.utils.data import TensorDataset
 
@@ -10,7 +9,7 @@ from p2ptrain.tasks.shared.pictures import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
     Look,
-    PictureConfig,
+    PhotoConfig,
     first,
     picture_task,
 )
@@ -23,16 +22,9 @@ def names() -> Sequence[str]:
 LOOK = Look(32, 100, names, IMAGENET_MEAN, IMAGENET_DEVIATION)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config(PictureConfig):
-    """examples: so many of the training set; 0: all."""
-
-    examples: int = 0
-
-
-def data(cfg: Config, split: str) -> TensorDataset:
+def data(cfg: PhotoConfig, split: str) -> TensorDataset:
     images, labels = cifar.read(cifar.find("cifar100"), split)
     return first(cfg.examples if split == "train" else 0, images, labels)
 
 
-task = picture_task("cifar100", lambda cfg: LOOK, data, Config)
+task = picture_task("cifar100", lambda cfg: LOOK, data, PhotoConfig)

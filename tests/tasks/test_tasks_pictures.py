@@ -19,7 +19,7 @@ from p2ptrain.learn.losses import classification, smoothed
 from p2ptrain.learn.weights import foreign
 from p2ptrain.learn.weights.blobs import MemoryBlobs
 from p2ptrain.learn.wire import Setup
-from p2ptrain.tasks import cifar10, digits, fashion
+from p2ptrain.tasks import cifar10, cifar100, digits, fashion, models
 from p2ptrain.tasks.shared import pictures
 from p2ptrain.tasks.shared.pictures import Look, PictureConfig
 from p2ptrain.tasks.shared.seeing import see
@@ -206,3 +206,31 @@ def test_the_resnet20_that_everybody_has_is_as_good_here(tmp_path, monkeypatch):
             numbers = cifar10.task.prepare(cfg, examples[begin : begin + 250], False)
             right += int(classification(net, numbers)[1]["accuracy"].sum())
     assert abs(right - RIGHT) <= 2  # other computers round otherwise
+
+
+def test_published_weights_fill_all_but_the_last_layer(shared, monkeypatch):
+    monkeypatch.setenv("P2PTRAIN_DATA", str(shared("weights").parent))
+    for task, classes in ((cifar10.task, 10), (cifar100.task, 100)):
+        cfg = task.configure({"model": "resnet20", "pretrained": True})
+        published = models.build("resnet20", in_channels=3, size=32, classes=10)
+        foreign.fit(foreign.read(shared("weights") / "resnet20-12fca82f.th"), published)
+        torch.manual_seed(3)
+        net = task.model(cfg).state_dict()
+        torch.manual_seed(3)
+        drawn = task.model(task.configure({"model": "resnet20"})).state_dict()
+        for name, value in published.state_dict().items():
+            last = name.startswith("linear.")
+            assert torch.equal(net[name], drawn[name] if last else value), name
+        assert net["linear.weight"].shape == (classes, 64)
+
+
+def test_published_weights_are_for_one_net(shared, monkeypatch):
+    monkeypatch.setenv("P2PTRAIN_DATA", str(shared("weights").parent))
+    for settings in ({"model": "cnn3"}, {"model": "resnet20", "width": 8}):
+        with pytest.raises(ManifestError, match=r"resnet20 of the usual width.*\n.*--set model=resnet20"):
+            cifar10.task.model(cifar10.task.configure({"pretrained": True, **settings}))
+
+
+def test_published_weights_are_looked_for():
+    with pytest.raises(ConfigError, match="the published weights of ResNet-20"):
+        cifar10.task.model(cifar10.task.configure({"model": "resnet20", "pretrained": True}))

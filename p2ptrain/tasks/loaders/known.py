@@ -226,4 +226,21 @@ SETS: dict[str, Known] = {
         (),
         ("textures", "dtd/images", "textures/dtd/images", "images"),
     ),
+    "resnet20_cifar10": Known(
+        "the published weights of ResNet-20",
+        (("resnet20-12fca82f.th",),),
+        ("weights", "resnet20-cifar10"),
+        {"resnet20-12fca82f.th": "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8"},
+        downloads=(
+            Download(
+                "resnet20-12fca82f.th",
+                (
+                    "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
+                    "/resnet20-12fca82f.th",
+                ),
+                1099231,
+                "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
+            ),
+        ),
+    ),
 }

@@ -14,6 +14,7 @@ from p2ptrain.learn.losses import classification, smoothed
 from p2ptrain.learn.recipe import Recipe
 from p2ptrain.learn.task import Task
 from p2ptrain.tasks import models
+from p2ptrain.tasks.shared import pretrained
 from p2ptrain.tasks.shared.seeing import see
 
 SHIFT = 8
@@ -39,6 +40,18 @@ class PictureConfig(Recipe):
     model: str = "cnn3"
     width: int = 0
     dropout: float = -1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoConfig(PictureConfig):
+    """Settings of tasks with small photographs.
+
+    examples: so many of the training set; 0: all.
+    pretrained: resnet20 begins with published weights, all but its last layer.
+    """
+
+    examples: int = 0
+    pretrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,13 +119,16 @@ def build(cfg: PictureConfig, look: Look) -> nn.Module:
     wanted = {"width": cfg.width} if cfg.width > 0 else {}
     settings: dict[str, Any] = wanted | ({"dropout": cfg.dropout} if cfg.dropout >= 0 else {})
     known = models.settings_of(cfg.model)
-    return models.build(
+    net = models.build(
         cfg.model,
         in_channels=look.channels,
         size=look.size,
         classes=look.classes,
         **{name: value for name, value in settings.items() if name in known},
     )
+    if isinstance(cfg, PhotoConfig) and cfg.pretrained:
+        pretrained.begin(net, cfg.model)
+    return net
 
 
 def prepare(
