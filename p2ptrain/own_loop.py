@@ -28,7 +28,7 @@ from p2ptrain.control.api import Status
 from p2ptrain.control.client import Client
 from p2ptrain.core import effects
 from p2ptrain.core.errors import ConfigError, ControlError, P2PTrainError, WeightsError
-from p2ptrain.core.inputs import Trained
+from p2ptrain.core.inputs import LearnFailed, Trained
 from p2ptrain.core.types import Seconds
 from p2ptrain.learn import losses, wire
 from p2ptrain.learn.engine import Engine
@@ -39,6 +39,7 @@ from p2ptrain.learn.process.line import Gone, Line
 from p2ptrain.learn.task import find
 from p2ptrain.learn.weights.blobs import FolderBlobs
 from p2ptrain.learn.weights.checkpoint import FolderCheckpoints
+from p2ptrain.learn.weights.raw import move
 from p2ptrain.learn.weights.vector import Spec, Vector
 
 logger = logging.getLogger("p2ptrain.attach")
@@ -153,6 +154,7 @@ class Attached:
         self._steps.step += 1
         self._steps.samples += samples
         if self._left:
+            self._steps.shift()
             self._left -= 1
             self._report_if_due()
         if not self._items.empty():
@@ -273,9 +275,7 @@ class Attached:
     def _handle(self, item: Any) -> None:
         match item:
             case effects.Train():
-                self._since = self._since if self._left else time.monotonic()
-                self._left += item.steps
-                self._report_if_due()
+                self._train(item)
             case effects.Halt():
                 self._report()
             case wire.Accept(blob=blob):
@@ -285,6 +285,8 @@ class Attached:
                     self._tell(wire.Refused(blob, error.message))
                 else:
                     self._tell(wire.Accepted(blob))
+            case wire.Export() | wire.Import():
+                self._tell(move(self._engine, item))
             case Line():
                 self._welcome(item)
             case wire.Quit():
@@ -319,6 +321,16 @@ class Attached:
         spec = Vector(task.model(cfg), gradients=False).spec
         greeting.check_same(greeting.describe(_layout(spec), START_SEED), here)
         return loop._replace(restart=restart)
+
+    def _train(self, effect: effects.Train) -> None:
+        try:
+            self._engine.guide(effect.guide)
+        except WeightsError as error:
+            self._left, self._since = 0, 0.0
+            return self._tell(LearnFailed("train", error.message))
+        self._since = self._since if self._left else time.monotonic()
+        self._left += effect.steps
+        self._report_if_due()
 
     def _report_if_due(self) -> None:
         if self._left <= 0 or self.done:

@@ -13,7 +13,8 @@ def any_of(type_: Any) -> st.SearchStrategy[Any]:
     """Draw values that a type allows."""
     match type_:
         case inspect.IntType():
-            return st.integers(type_.ge, type_.le)
+            low = type_.ge if type_.gt is None else type_.gt + 1
+            return st.integers(low, type_.le if type_.lt is None else type_.lt - 1)
         case inspect.FloatType():
             low, high = type_.ge if type_.gt is None else type_.gt, type_.le
             return st.floats(low, high, exclude_min=type_.gt is not None)
@@ -23,6 +24,8 @@ def any_of(type_: Any) -> st.SearchStrategy[Any]:
             return st.text(max_size=type_.max_length)
         case inspect.BytesType():
             return st.binary(min_size=type_.min_length or 0, max_size=min(type_.max_length, 200))
+        case inspect.EnumType():
+            return st.sampled_from(list(type_.cls))
         case inspect.BoolType():
             return st.booleans()
         case inspect.NoneType():
@@ -30,7 +33,9 @@ def any_of(type_: Any) -> st.SearchStrategy[Any]:
         case inspect.UnionType():
             return st.one_of(*map(any_of, type_.types))
         case inspect.VarTupleType():
-            return st.lists(any_of(type_.item_type), max_size=type_.max_length).map(tuple)
+            return st.lists(
+                any_of(type_.item_type), min_size=type_.min_length or 0, max_size=type_.max_length
+            ).map(tuple)
         case inspect.StructType():
             return st.builds(type_.cls, *[any_of(field.type) for field in type_.fields])
         case _:

@@ -8,11 +8,25 @@ from typing import Any
 from msgspec.structs import replace
 
 from p2ptrain.core import inputs
-from p2ptrain.core.effects import Effect, Evaluate, Fetch, Fresh, Publish, SetTimer, Sign, Train
+from p2ptrain.core.effects import (
+    Effect,
+    Evaluate,
+    Fetch,
+    Fresh,
+    Publish,
+    Reduce,
+    SetTimer,
+    Sign,
+    Stage,
+    Train,
+)
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.inputs import Input
 from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Offer, Report
 from p2ptrain.core.node import TEST_TAG
+from p2ptrain.core.pipeline.lineup import Line, Place
+from p2ptrain.core.ring import words
+from p2ptrain.core.sharding.messages import SHARDS_MAX, Piece
 from p2ptrain.core.strategy import Rules
 from p2ptrain.core.types import BlobId
 from p2ptrain.strategies.polytope import Met
@@ -33,6 +47,7 @@ FROM_TRAINER = (
     inputs.LearnFailed,
     inputs.Published,
     inputs.Saved,
+    inputs.Staged,
     inputs.Trained,
 )
 
@@ -90,8 +105,10 @@ class Chaos:
                 self._due.append(inputs.Signed(self._me.says(effect.statement)))
             elif isinstance(effect, SetTimer):
                 self._due.append(inputs.TimerFired(effect.key))
-            elif isinstance(effect, Evaluate | Publish | Train | Fresh | Fetch):
+            elif isinstance(effect, Evaluate | Publish | Train | Stage | Fresh | Fetch):
                 self._due.append(self._answer(effect))
+            elif isinstance(effect, Reduce):
+                self._due.append(self._reduced(effect))
             elif getattr(effect, "tag", None):
                 self._due.append(self._result(effect.tag))  # type: ignore[attr-defined]
         del self._due[:-60]
@@ -102,7 +119,7 @@ class Chaos:
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def _answer(self, effect: Evaluate | Publish | Train | Fresh | Fetch) -> Input:
+    def _answer(self, effect: Evaluate | Publish | Train | Stage | Fresh | Fetch) -> Input:
         rng = self.rng
         match effect:
             case Evaluate():
@@ -113,12 +130,24 @@ class Chaos:
             case Train():
                 step = rng.choice(NATURALS)
                 return inputs.Trained(step, step, rng.choice(OWN_NUMBERS), 1.0)
+            case Stage():
+                step, taken, loss = (
+                    rng.choice(NATURALS),
+                    rng.choice((0, effect.steps)),
+                    rng.choice(OWN_NUMBERS),
+                )
+                return inputs.Staged(effect.tag, step, step, taken, loss, rng.choice(OWN_NUMBERS))
             case Fresh():
                 return inputs.Adopted("fresh")
             case Fetch():
                 good = rng.random() < 0.7
                 failed = inputs.FetchFailed(effect.blob, "no", rng.choice((None, peer(3))))
                 return inputs.Fetched(effect.blob, peer(2)) if good else failed
+
+    def _reduced(self, effect: Reduce) -> Input:
+        silent = self.rng.choice((None, peer(self.rng.randrange(1, 20))))
+        failed = inputs.ReduceFailed(effect.tag, "no", silent)
+        return inputs.Reduced(effect.tag, 1.0) if self.rng.random() < 0.7 else failed
 
     def _result(self, tag: str) -> Input:
         rng = self.rng
@@ -130,7 +159,10 @@ class Chaos:
         losses = tuple(rng.choice(OWN_NUMBERS) if rng.random() < 0.2 else rng.random() for _ in range(count))
         others = [tuple(rng.choice(OWN_NUMBERS) for _ in range(count)) for _ in range(3)]
         errors, accuracies, distances = others
-        return inputs.Evaluated(tag, losses, errors, accuracies, tuple(map(abs, distances)), 100)
+        sure = tuple(map(abs, errors)) if rng.random() < 0.5 else ()
+        return inputs.Evaluated(
+            tag, losses, errors, accuracies, tuple(map(abs, distances)), 100, differences=sure
+        )
 
     # -- out of the blue ---------------------------------------------------------------------------
 
@@ -182,10 +214,66 @@ class Chaos:
             "hop": rng.choice(NATURALS),
             "count": rng.randint(1, 1000),
             "mean": self._blob(),
+            "shard": rng.randrange(SHARDS_MAX),
+            "shards": tuple(rng.randrange(SHARDS_MAX) for _ in range(rng.randrange(SHARDS_MAX + 1))),
+            "servers": tuple(peer(rng.randrange(1, 20)) for _ in range(rng.choice((0, 1, 4, 4, 4)))),
+            "version": rng.choice((0, 0, 0, 1, 2, 50, 2**53)),
+            "known": rng.choice((None, Piece(self._blob(), 64))),
+            "change": rng.choice((None, Piece(self._blob(), 64))),
+            "numbers": Piece(self._blob(), rng.choice((1, 64, 2**34))),
+            "outcome": rng.choice(tuple(words.Outcome)),
+            "silent": rng.choice((None, peer(rng.randrange(1, 20)))),
+            "shown": self._shown(),
+            "avoids": tuple(peer(rng.randrange(1, 20)) for _ in range(rng.randrange(17))),
+            "name": f"{rng.getrandbits(128):032x}",
+            "members": tuple(
+                words.Place(peer(rng.randrange(1, 20)), rng.choice(NATURALS), self._shown())
+                for _ in range(rng.randint(1, 16))
+            ),
+            "mass": rng.choice((0.0, 1e-300, 0.5, 1.0, 1e4)),
+            "age": rng.choice(NATURALS),
+            "final": rng.random() < 0.1,
+            "term": rng.choice((0, 0, 1, 2, 50, 2**53)),
+            "round": rng.choice(NATURALS),
+            "base": self._blob(),
+            "lines": tuple(self._line() for _ in range(rng.randrange(4))),
+            "step": rng.choice(NATURALS),
+            "base_bytes": rng.choice((0, 1, 64, 2**34)),
+            "taken": rng.choice(NATURALS),
+            "pace": rng.choice(NUMBERS),
+            "piece": rng.choice((None, self._blob())),
+            "piece_bytes": rng.choice((0, 64, 2**34)),
+            "loss": rng.choice(NUMBERS),
+            "holder": peer(rng.randrange(1, 20)),
+            "asked": rng.random() < 0.7,
+            "last": rng.random() < 0.1,
+            "got": rng.choice(NATURALS),
+            "deadline_s": rng.choice((0.0, 1e-300, 1.0, 1e6)),
+            "control": rng.choice((None, self._blob())),
+            "control_bytes": rng.choice((1, 64, 2**34)),
+            "steps": rng.choice(NATURALS),
+            "samples": rng.choice(NATURALS),
+            "train_loss": rng.choice(NUMBERS),
+            "begin": rng.choice((0, 0, 1, 2**53)),
+            "end": rng.choice((0, 1, 1, 2**53)),
+            "left": rng.choice(NATURALS),
+            "seconds": rng.choice(NUMBERS),
+            "newest": Offer(self._blob(), 64, rng.choice(NUMBERS)) if rng.random() < 0.7 else None,
             "met": tuple(Met(peer(n), rng.choice(NUMBERS)) for n in range(rng.randrange(33))),
         }
         message: Message = type_(**{name: drawn[name] for name in type_.__struct_fields__})
         return self._author().sends(message)
+
+    def _line(self) -> Line:
+        rng = self.rng
+        ends = (0, 0, 1, 1, 2, 4, 2**53)
+        places = [
+            Place(peer(rng.choice((ME, 2, 3, 4))), rng.choice(ends), rng.choice(ends)) for _ in range(3)
+        ]
+        return Line(rng.choice((1, 2, 50, 300, 2**53)), tuple(places[: rng.randint(1, 3)]))
+
+    def _shown(self) -> words.Shown | None:
+        return words.Shown(self._blob(), self.rng.choice((1, 64, 2**34))) if self.rng.random() < 0.5 else None
 
     def _contacts(self) -> Input:
         rng = self.rng
@@ -216,7 +304,9 @@ class Chaos:
 
     def _timer(self) -> Input:
         keys = ("spread", "dial", "checkpoint", "strategy:compare", "strategy:seek", "strategy:settle")
-        return inputs.TimerFired(self.rng.choice((*keys, "strategy:exchange", "strategy:nothing", "")))
+        return inputs.TimerFired(
+            self.rng.choice((*keys, "strategy:exchange", "strategy:taking-exchange", "strategy:nothing", ""))
+        )
 
     def _network(self) -> Input:
         rng = self.rng

@@ -13,7 +13,7 @@ from p2ptrain.core.effects import Effect
 from p2ptrain.core.envelope import Opener, Sealer, Verified
 from p2ptrain.core.inputs import Input
 from p2ptrain.core.ledger import Stated
-from p2ptrain.core.manifest import Manifest
+from p2ptrain.core.manifest import Manifest, Settings
 from p2ptrain.core.membership import Members
 from p2ptrain.core.messages import Contact, Message, News, Offer, Report
 from p2ptrain.core.node import Node, Setup
@@ -126,10 +126,16 @@ class Table:
         target: float | None = None,
         strategy: str = "",
         messages: tuple[type[Message], ...] = (),
+        config: Settings | None = None,
     ) -> None:
         waiting = list(strategies or [Scripted()])
         manifest = Manifest(
-            name="t", task="toy", strategy=strategy or "scripted", steps=steps, target_loss=target
+            name="t",
+            task="toy",
+            strategy=strategy or "scripted",
+            strategy_config=config or {},
+            steps=steps,
+            target_loss=target,
         )
         scripted = Rules(
             "scripted", NoConfig, messages, lambda _: waiting.pop(0) if len(waiting) > 1 else waiting[0]

@@ -45,6 +45,28 @@ def transfer(size: int, rounds: int, json_file: str | None) -> None:
     click.echo(f"ratio         {figures.relay_splice_over_blocking_tls:.2f}")
 
 
+@bench.command(epilog="\b\nExample:\n  p2ptrain bench ring --size 1 --rounds 1")
+@click.option("--peers", type=click.IntRange(2, 16), default=4, show_default=True, help="In the ring.")
+@click.option("--size", type=click.IntRange(1, 4096), default=10, show_default=True, help="MB of weights.")
+@click.option("--mbit", type=click.FloatRange(0, 100_000), default=50.0, show_default=True, help="Of a line.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Counted rounds.")
+@json_option
+def ring(peers: int, size: int, mbit: float, rounds: int, json_file: str | None) -> None:
+    """Average weights by a ring, in turns with a parameter server, on lines of a given speed."""
+    from p2ptrain.daemon.ring_benchmark import measure
+
+    figures = measure(peers, size * MB, mbit, rounds)
+    if json_file is not None:
+        write_json(figures, json_file)
+    if json_file == "-":
+        return
+    say(f"{rounds} rounds of {size} MB among {peers} peers, medians:")
+    click.echo(f"ring      {figures.ring_s:.2f} s, {figures.bytes_over_least:.4f} of the least bytes")
+    click.echo(f"server    {figures.server_s:.2f} s, {figures.ring_over_server:.2f} times as long")
+    click.echo(f"streamed  {figures.streamed_s:.2f} s, {figures.ring_over_streamed:.2f} times as long")
+    click.echo(f"same bits everywhere: {'yes' if figures.identical else 'NO'}")
+
+
 @bench.command(epilog="\b\nExample:\n  p2ptrain bench train --model cnn --seconds 10 --rounds 1")
 @click.option(
     "--model",

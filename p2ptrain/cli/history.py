@@ -13,6 +13,7 @@ from p2ptrain.cli.main import home_option
 from p2ptrain.cli.output import human_bytes, json_option, number, percent, table, write_json
 
 if TYPE_CHECKING:
+    from p2ptrain.daemon.descent import Turn
     from p2ptrain.daemon.history import Point
 
 ROWS = 20
@@ -26,13 +27,13 @@ ROWS = 20
 @home_option
 @click.pass_obj
 def history(home: str | None, swarm: str | None, as_csv: bool, json_file: str | None) -> None:
-    """Show how training in SWARM, or in the one joined last, went on: losses, bytes, peers."""
-    from p2ptrain.daemon.history import Point, read
+    """Show how training in SWARM, or in the one joined last, went on: losses, bytes, peers, descent."""
+    from p2ptrain.daemon.history import Point, read, read_turns
 
     folder = find_swarm(home, swarm)
-    points = read(folder.path)
+    points, turns = read(folder.path), read_turns(folder.path)
     if json_file is not None:
-        write_json({"swarm": folder.swarm.hex(), "points": points}, json_file)
+        write_json({"swarm": folder.swarm.hex(), "points": points, "turns": turns}, json_file)
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(Point.__struct_fields__)
@@ -41,6 +42,8 @@ def history(home: str | None, swarm: str | None, as_csv: bool, json_file: str | 
         )
     else:
         click.echo(show(points))
+        if turns:
+            click.echo(f"\nwhere the own weights come from\n{show_turns(turns[-ROWS:])}")
 
 
 def show(points: "list[Point]") -> str:
@@ -64,3 +67,18 @@ def show(points: "list[Point]") -> str:
         for point in (points[place] for place in places)
     ]
     return table([head, *rows], right="  rrrrrrrr")
+
+
+def show_turns(turns: "list[Turn]") -> str:
+    """Write from whom the own weights descend."""
+    rows = [
+        [
+            f"{datetime.fromtimestamp(turn.time, UTC):%Y-%m-%d %H:%M:%S}",
+            str(turn.step),
+            f"{turn.event} {turn.how}".rstrip(),
+            turn.parents or "—",
+            number(turn.loss),
+        ]
+        for turn in turns
+    ]
+    return table([["TIME (UTC)", "STEP", "WHAT", "FROM", "LOSS"], *rows], right=" r  r")

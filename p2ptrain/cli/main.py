@@ -30,6 +30,7 @@ COMMANDS = {
     "task": ("task", "List tasks, check your own, train one alone."),
     "strategies": ("strategy", "Say what each way of cooperating does, and what can be set."),
     "strategy": ("strategy", "Look at one strategy, try your own."),
+    "advise": ("advise", "Say which strategy fits a task, computers and lines, and why."),
     "demo": ("demo", "Watch several real daemons train one network on this computer."),
     "simulate": ("simulate", "Run a whole swarm in virtual time, with faults."),
     "doctor": ("doctor", "Look for what is wrong, and say what to do about it."),

@@ -21,7 +21,7 @@ TASK_STEP_S = 0.1
 """Virtual seconds of a step: an old laptop."""
 
 TASK_STEPS = 500
-ATTACKS = ["mixed", "flip", "claim", "nan", "scale", "shift"]
+ATTACKS = ["mixed", "flip", "claim", "nan", "scale", "shift", "zeros", "minus", "noise", "alie"]
 CHECKED_PEERS = 200
 """Larger swarms are run for their figures, and the checks take a tenth of the time."""
 
@@ -145,6 +145,10 @@ def _show(summary: "Summary") -> str:
         )
     if summary.balance is not None:
         lines.append(f"  balance    {summary.balance:.2f} of the classes in a part, 1: as in all data")
+    if any(step.event != "result" for step in summary.lineage):
+        from p2ptrain.sim.lineage import in_words
+
+        lines.append(f"  lineage    {in_words(summary.lineage, summary.peers)}")
     lines += [
         f"  messages   {summary.messages_per_peer:.1f} a peer, {human_bytes(summary.bytes_per_peer)} sent",
         f"  informed   {percent(summary.informed_share)} know the best of 15 s before the end",

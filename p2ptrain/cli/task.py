@@ -144,7 +144,7 @@ def summary(checked: "Checked") -> str:
     version = figures.package_version or "not installed"
     return f"""
 nothing is broken
-  parameters  {figures.parameters:,}
+  parameters  {figures.parameters:,}, in {figures.layers} {"layer" if figures.layers == 1 else "layers"}
   a round     {sizes}
   here        {figures.samples_per_s:,.0f} samples/s, {memory:,.0f} MB, {figures.device}
 peers must have equal

@@ -34,9 +34,12 @@ class Blobs:
         """Keep a blob whatever comes: the own report names it."""
         self._pinned = blob
 
-    def drop(self, blob: BlobId) -> None:
-        """A blob is gone."""
-        self.held.pop(blob, None)
+    def drop(self, blob: BlobId) -> list[Effect]:
+        """A strategy does not need a blob any more; what the own report names stays."""
+        if blob == self._pinned or blob not in self.held:
+            return []
+        del self.held[blob]
+        return [Drop(blob)]
 
     def add_holder(self, blob: BlobId, peer: PeerId) -> None:
         """Somebody else has a blob."""

@@ -6,6 +6,7 @@ Weights never enter the core: it names them by `Ref` and reasons about numbers.
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 from msgspec import Struct, field
 
 from p2ptrain.core.errors import Offence
@@ -95,11 +96,15 @@ class Remember(Effect, frozen=True):
 # -- learning --------------------------------------------------------------------------------------
 
 
-class Fresh(Effect, frozen=True):
-    """Start from a random point. `lr_scale` multiplies the task's learning rate. Answered by `Adopted`."""
+class Fresh(Effect, frozen=True, omit_defaults=True):
+    """Start from a random point. `lr_scale` multiplies the task's learning rate. Answered by `Adopted`.
+
+    out: into another slot only random weights are drawn, and nothing else changes; answered by `Combined`.
+    """
 
     seed: int
-    lr_scale: float = 1.0
+    lr_scale: float = field(default_factory=lambda: 1.0)  # not left out: older journals have it
+    out: Slot = OWN
 
 
 class Guide(Struct, frozen=True, omit_defaults=True):
@@ -194,7 +199,7 @@ class Reduce(Effect, frozen=True, omit_defaults=True):
     It begins when the neighbours in the ring ask for the same: the same name, group and ranges. All get
     the same numbers, bit by bit.
 
-    out: mean = sum(weight * weights) / sum(weight).
+    out: mean = sum(weight * weights) / sum(weight); no weight counts more than 4 times the middle one.
     ref: the own contribution, as it is now.
     group: the ring, this node among them; everyone gets from the one before.
     name: 32 hex digits, the same for the whole group and for no other reduction.
@@ -210,6 +215,38 @@ class Reduce(Effect, frozen=True, omit_defaults=True):
     name: str
     silence_s: Seconds
     ranges: Ranges = ()
+
+
+class Stage(Effect, frozen=True, omit_defaults=True):
+    """Take that many optimiser steps as a part of a line of peers, each with some of the layers.
+
+    Answered by `Staged`. It begins when all of the line ask for the same: the same name, steps and cuts. The
+    first of the line gives the examples. Each batch is cut into micro-batches; what a layer gives goes to
+    `after`, gradients come back, and after each batch everyone takes a step with its own layers: the same
+    as one peer would take with all of them, up to rounding. All other numbers stay as they are. `Halt` ends
+    it early; and so does a peer of the line that is gone.
+
+    name: 32 hex digits, the same for the whole line and for no other.
+    round: decides on the examples, where parts of the data change.
+    layers: this peer's, from the first to before the second, as `TrainerReady` counts them.
+    before, after: the neighbours in the line; None at its ends.
+    micro: micro-batches of a batch.
+    codec: how activations and gradients are written: f32, bf16 or int8.
+    meet_s: so long all of the line are waited for.
+    silence_s: a neighbour that gives nothing for so long, once it has begun, is given up.
+    """
+
+    tag: str
+    name: str
+    layers: tuple[int, int]
+    before: PeerId | None
+    after: PeerId | None
+    steps: int
+    micro: int
+    codec: str
+    meet_s: Seconds
+    silence_s: Seconds
+    round: int = 0
 
 
 class Checkpoint(Effect, frozen=True):
@@ -253,3 +290,8 @@ class Note(Effect, frozen=True):
 
     event: str
     fields: dict[str, Any] = {}
+
+
+def digest(effects: list[Effect]) -> bytes:
+    """Bytes that are equal exactly for equal effects: what traces and replays compare."""
+    return msgspec.msgpack.encode(effects)

@@ -3,7 +3,7 @@
 Results of others are claims: they are fetched and measured here, and averaged in where that is better still.
 """
 
-from p2ptrain.core.effects import Accuse, Adopt, Effect, Finish, Publish, SetTimer
+from p2ptrain.core.effects import Accuse, Adopt, Effect, Finish, Note, Publish, SetTimer
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.inputs import Evaluated, Fetched, FetchFailed, LearnFailed, Published, TimerFired
 from p2ptrain.core.ledger import Stated
@@ -103,8 +103,11 @@ class Ending:
             stated, offer = self._claim = left[0]
             self._tasted[offer.blob] = None
             return [ctx.fetch(stated.sender, offer)]
-        adopt = Adopt("final", self._soup.ref)
-        return [adopt, Publish("final", self._soup.ref)] if self._soup.is_mixed else [adopt, *self._end()]
+        soup, adopt = self._soup, Adopt("final", self._soup.ref)
+        if not soup.others:
+            return [adopt, *self._end()]
+        note = Note("result", {"from": soup.others, "with_own": soup.is_own, "loss": soup.loss})
+        return [note, adopt, Publish("final", soup.ref)] if soup.is_mixed else [note, adopt, *self._end()]
 
     def _on_tasted(self, ctx: Context, claim: tuple[Stated, Offer], event: Evaluated) -> list[Effect]:
         stated, offer = claim

@@ -1,7 +1,11 @@
 """What can happen to a node. Names are in the past tense."""
 
-from msgspec import Struct
+from math import inf, nan
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from p2ptrain.core import limits
 from p2ptrain.core.envelope import Verified
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.messages import Message
@@ -118,6 +122,8 @@ class Evaluated(Input, frozen=True):
     errors: standard error of each loss.
     accuracies: share of right answers, NaN where the task has none.
     distances: Euclidean distance of each to the first ref.
+    differences: standard error of the mean of the differences of its losses, example by example, to those of
+        the first ref; NaN where losses are not known by example; none: not known at all.
     seconds: that measuring took, in which nothing was trained; 0 in simulations.
     """
 
@@ -128,6 +134,13 @@ class Evaluated(Input, frozen=True):
     distances: tuple[float, ...]
     examples: int
     seconds: Seconds = 0.0
+    differences: tuple[float, ...] = ()
+
+    def believable(self) -> "Evaluated":
+        """Make numbers that no peer would believe say what they mean: useless weights, no accuracy."""
+        losses = [loss if abs(loss) <= limits.ABSOLUTE_NUMBER_MAX else inf for loss in self.losses]
+        accuracies = [share if 0 <= share <= 1 else nan for share in self.accuracies]
+        return replace(self, losses=tuple(losses), accuracies=tuple(accuracies))
 
 
 class Combined(Input, frozen=True):
@@ -169,6 +182,26 @@ class ReduceFailed(Input, frozen=True):
 
     tag: str
     reason: str
+    silent: PeerId | None = None
+
+
+class Staged(Input, frozen=True, omit_defaults=True):
+    """A part in a line of peers is over. `step` and `samples` count from the beginning of this peer's work.
+
+    taken: optimiser steps of it; the others of the line may have taken one more or less.
+    loss: mean training loss over these steps; NaN if none was taken or training diverged.
+    seconds: this peer computed, without waiting for others.
+    reason: why it ended early; empty if it did not.
+    silent: the neighbour that gave nothing, or what could not be used, if that was it.
+    """
+
+    tag: str
+    step: int
+    samples: int
+    taken: int
+    loss: float
+    seconds: Seconds
+    reason: str = ""
     silent: PeerId | None = None
 
 

@@ -45,6 +45,10 @@ class Intake(Generic[T]):
         """Whether nothing is awaited."""
         return not self._waiting and not self._coming
 
+    def wants(self, blob: BlobId) -> bool:
+        """Say whether these weights are still awaited: those of who lost its trust are not."""
+        return blob in self._coming or any(wanted.offer.blob == blob for wanted in self._waiting)
+
     def add(self, ctx: Context, author: PeerId, offer: Offer, what: T) -> list[Effect]:
         """Want some weights; the same ones are wanted once."""
         if offer.blob in self._coming or any(wanted.offer.blob == offer.blob for wanted in self._waiting):

@@ -47,6 +47,26 @@ def expo(members: Sequence[PeerId], me: PeerId, turn: int, usable: Usable) -> Pe
     return None
 
 
+class Deck:
+    """A shuffled round robin: all members in an order by lot, then in another one."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left: list[PeerId] = []
+
+    def draw(self, members: Sequence[PeerId], me: PeerId, rng: Random, usable: Usable) -> PeerId | None:
+        """Return the next usable member that had no turn in this round."""
+        for _ in range(2):
+            while self._left:
+                peer = self._left.pop()
+                if usable(peer):
+                    return peer
+            self._left = [peer for peer in members if peer != me]
+            rng.shuffle(self._left)
+        return None
+
+
 def uniform(members: Sequence[PeerId], me: PeerId, rng: Random, usable: Usable) -> PeerId | None:
     """Return any usable member with equal chance: the law to compare others with."""
     candidates = [peer for peer in members if peer != me and usable(peer)]

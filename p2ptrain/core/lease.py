@@ -6,6 +6,7 @@ higher one always counts, and of two in one term the one with the smaller hash, 
 one of them is left.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 
@@ -14,6 +15,13 @@ from p2ptrain.core.types import PeerId, Seconds
 
 AHEAD_MAX = 1000
 """A term so far ahead of the own is a lie: else one message would use up all terms (guess)."""
+
+Fit = Callable[[PeerId], bool]
+
+
+def anybody(_: PeerId) -> bool:
+    """Every member may coordinate."""
+    return True
 
 
 class Lease:
@@ -41,24 +49,34 @@ class Lease:
         self.term, self.holder, self.heard = term, sender, ctx.now
         return True
 
-    def watch(self, ctx: Context, patience_s: Seconds) -> bool:
-        """Go to the next term if the holder is gone, or silent for so long; say if it is this node now."""
+    def follow(self, term: int) -> None:
+        """A trusted peer knows of a later term: `watch` finds out who coordinates it."""
+        if self.term < term <= self.term + AHEAD_MAX:
+            self.term, self.holder = term, None
+
+    def watch(self, ctx: Context, patience_s: Seconds, fit: Fit = anybody) -> bool:
+        """Go to the next term if the holder is gone, or silent for so long; say if it is this node now.
+
+        fit: says whether a peer could coordinate; if nobody could, all do.
+        """
         if self.holder is None:
-            self._pass_to(ctx, self.term)
-        elif self.holder != ctx.me and (
-            not _is_candidate(ctx, self.holder) or ctx.now - self.heard > patience_s
+            self._pass_to(ctx, self.term, fit)
+        elif not (_is_candidate(ctx, self.holder) and fit(self.holder)) or (
+            self.holder != ctx.me and ctx.now - self.heard > patience_s
         ):
-            self._pass_to(ctx, self.term + 1)
+            self._pass_to(ctx, self.term + 1, fit)
         return self.holder == ctx.me
 
-    def _pass_to(self, ctx: Context, term: int) -> None:
+    def _pass_to(self, ctx: Context, term: int, fit: Fit) -> None:
         candidates = [ctx.me, *filter(ctx.trusts, ctx.partners())]
         self.term, self.heard = term, ctx.now
-        self.holder = min(candidates, key=lambda peer: _place(ctx, term, peer))
+        self.holder = min(filter(fit, candidates), key=lambda peer: _place(ctx, term, peer), default=None)
+        if self.holder is None:
+            self.holder = min(candidates, key=lambda peer: _place(ctx, term, peer))
 
 
 def _is_candidate(ctx: Context, peer: PeerId) -> bool:
-    return ctx.is_partner(peer) and ctx.trusts(peer)
+    return peer == ctx.me or (ctx.is_partner(peer) and ctx.trusts(peer))
 
 
 def _place(ctx: Context, term: int, peer: PeerId) -> bytes:

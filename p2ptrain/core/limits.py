@@ -70,6 +70,9 @@ SLOTS_MAX = 8
 TERMS_MAX = 64
 """Terms of one combination."""
 
+RANGES_MAX = 1024
+"""Ranges that name some of the numbers of weights: several for each layer of a deep net. Guess."""
+
 REPLAY_WINDOW = 1024
 """Sequence numbers that may arrive late, per peer."""
 

@@ -56,6 +56,10 @@ class Mixing(Struct):
             del self.effects[next(iter(self.effects))]
         return effect <= WORSE_MAX
 
+    def welcomes(self, peer: str) -> bool:
+        """Say whether nothing known speaks against the peer's weights."""
+        return self.effects.get(peer, 0.0) <= WORSE_MAX
+
     def share(self, distance: float) -> float:
         """Return the share of the way to go, so that no move is much longer than usual."""
         usual = quantiles(self.distances, n=4)[2] if len(self.distances) >= 3 else distance

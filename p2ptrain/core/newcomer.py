@@ -16,15 +16,16 @@ TAG = "join"
 
 
 class Newcomer:
-    """Whether this peer may still take another's weights over, and which it is looking at."""
+    """Whether this peer may still take another's weights over, and which it is looking at.
 
-    __slots__ = (
-        "_offer",
-        "may_join",
-    )
+    age: steps behind those, as their author says.
+    """
+
+    __slots__ = ("_offer", "age", "may_join")
 
     def __init__(self) -> None:
         self.may_join = False
+        self.age = 0
         self._offer: Offer | None = None
 
     def look(self, ctx: Context, ahead_step: int) -> list[Effect]:
@@ -39,16 +40,16 @@ class Newcomer:
         if not ahead:
             return []
         self.may_join = False
-        _, author, self._offer = max(ahead, key=lambda found: found[:2])
+        self.age, author, self._offer = max(ahead, key=lambda found: found[:2])
         return [ctx.fetch(author, self._offer)]
 
     def awaited(self, blob: BlobId) -> Offer | None:
         """Return the offer that was asked for, if these are its weights."""
         return self._offer if self._offer is not None and self._offer.blob == blob else None
 
-    def measure(self, offer: Offer, examples_max: int) -> list[Effect]:
+    def measure(self, offer: Offer, examples_max: int, age: int = 0) -> list[Effect]:
         """They are here: compare them with the own."""
-        self._offer = offer
+        self._offer, self.age = offer, age
         return [Evaluate(TAG, (OWN, offer.blob), examples_max=examples_max)]
 
     def give_up(self) -> None:

@@ -1,11 +1,9 @@
 """A node: `handle(now, input) -> list[effect]`. It only connects the parts; each decides for itself."""
 
-import math
 from collections.abc import Callable
 from random import Random
 from typing import Any, cast
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -16,6 +14,7 @@ from p2ptrain.core.directory import Introduced
 from p2ptrain.core.effects import (
     Accuse,
     Checkpoint,
+    Drop,
     Effect,
     Evaluate,
     Fetch,
@@ -26,6 +25,7 @@ from p2ptrain.core.effects import (
     SetTimer,
     Sign,
     Split,
+    Stage,
     Tell,
     Train,
 )
@@ -255,12 +255,12 @@ class Node:
         self._turn(Turn.TRAINER_LOST, event.reason, f"the next try in {event.retry_s:.0f} s")
         return [Note("trainer_lost", {"reason": event.reason[:500], "retry_s": event.retry_s})]
 
-    def _on_trained(self, event: inputs.Trained) -> list[Effect]:
+    def _on_trained(self, event: inputs.Trained | inputs.Staged) -> list[Effect]:
         self._position = (event.step, event.samples)
         return self._to_strategy(event)
 
     def _on_evaluated(self, event: inputs.Evaluated) -> list[Effect]:
-        event = believable(event)
+        event = event.believable()
         if event.tag != TEST_TAG:
             return self._to_strategy(event)
         self._tested = event
@@ -326,6 +326,7 @@ class Node:
         after = follow(self._state, turn)
         if after is not self._state or (turn is Turn.PAUSE and after is State.PAUSED):
             self._state, self._reason, self._until = after, reason, until
+            self._context.paused = after is State.PAUSED
 
     def _reason_now(self, now: Seconds) -> str:
         others, partners = self._membership.others(now), self._membership.partners(now)
@@ -361,6 +362,10 @@ class Node:
             return []
         return [wish] if self._state is State.TRAINING else []
 
+    def _take_stage(self, wish: Stage) -> list[Effect]:
+        is_now = self._state is State.TRAINING
+        return [wish] if is_now else self._to_strategy(inputs.LearnFailed(wish.tag, self._state))
+
     def _fetch(self, wish: Fetch) -> list[Effect]:
         if wish.blob in self._blobs.held:
             return self._to_strategy(inputs.Fetched(wish.blob, self._setup.me))
@@ -371,6 +376,9 @@ class Node:
         if not self._blobs.begin_fetch(wish.blob):
             return self._to_strategy(inputs.FetchFailed(wish.blob, "too many fetches at once"))
         return [wish]
+
+    def _drop(self, wish: Drop) -> list[Effect]:
+        return self._blobs.drop(wish.blob)
 
     def _on_tell(self, wish: Tell) -> list[Effect]:
         return self._tell(wish.report)
@@ -419,6 +427,7 @@ ROUTES: dict[type[Input], Callable[[Node, Any], list[Effect]]] = {
     inputs.Published: Node._on_published,
     inputs.Reduced: Node._to_strategy,
     inputs.ReduceFailed: Node._to_strategy,
+    inputs.Staged: Node._on_trained,
     inputs.LearnFailed: Node._on_learn_failed,
     inputs.Saved: Node._on_saved,
     inputs.TimerFired: Node._on_timer,
@@ -429,22 +438,12 @@ ROUTES: dict[type[Input], Callable[[Node, Any], list[Effect]]] = {
 
 GRANTS: dict[type[Effect], Callable[[Node, Any], list[Effect]]] = {
     Train: Node._train,
+    Stage: Node._take_stage,
     Fetch: Node._fetch,
+    Drop: Node._drop,
     Tell: Node._on_tell,
     Accuse: Node._accuse,
     Finish: Node._finish,
     SetTimer: Node._set_timer,
 }
 """Wishes that the node has a say in."""
-
-
-def believable(event: inputs.Evaluated) -> inputs.Evaluated:
-    """Make numbers that no peer would believe say what they mean: useless weights, no accuracy."""
-    losses = [loss if abs(loss) <= limits.ABSOLUTE_NUMBER_MAX else math.inf for loss in event.losses]
-    accuracies = [share if 0 <= share <= 1 else math.nan for share in event.accuracies]
-    return replace(event, losses=tuple(losses), accuracies=tuple(accuracies))
-
-
-def digest(effects: list[Effect]) -> bytes:
-    """Bytes that are equal exactly for equal effects: what traces and replays compare."""
-    return msgspec.msgpack.encode(effects)

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from p2ptrain.core.effects import Combine, Effect, Evaluate, Tell, Train
-from p2ptrain.core.inputs import Evaluated, Trained, TrainerReady
+from p2ptrain.core.inputs import Evaluated, Staged, Trained, TrainerReady
 from p2ptrain.core.keep import Keep
 from p2ptrain.core.messages import Offer, Report
 from p2ptrain.core.strategy import Context
@@ -49,7 +49,7 @@ class Progress:
         self._reported = -math.inf
         self._measuring_s: Seconds = 0.0
 
-    def take(self, event: Trained | TrainerReady) -> None:
+    def take(self, event: Trained | Staged | TrainerReady) -> None:
         """Steps were taken."""
         self.step, self.samples = event.step, event.samples
 

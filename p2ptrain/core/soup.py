@@ -19,12 +19,15 @@ class Soup:
     ref: its weights.
     loss: as measured last; inf before that.
     why: what it is, in words.
+    others: whose results are in it, besides the own; `is_own` says whether that is.
     """
 
     def __init__(self, first: Ref) -> None:
         self.ref = first
         self.loss = math.inf
         self.why = "the own result is the best known"
+        self.is_own = True
+        self.others: tuple[str, ...] = ()
         self._parts = 1
 
     @property
@@ -46,9 +49,11 @@ class Soup:
         if mixed < min(own, alone):
             self.ref, self.loss, self._parts = self._pot(), mixed, self._parts + 1
             self.why = f"the mean of {self._parts} results is better than each"
+            self.others = (*self.others, name)
         elif alone < own:
             self.ref, self.loss, self._parts = other, alone, 1
             self.why = f"the result of {name} is the best"
+            self.is_own, self.others = False, (name,)
 
     def _pot(self) -> Slot:
         return POTS[1] if self.ref == POTS[0] else POTS[0]

@@ -38,7 +38,8 @@ class SpreadConfig(Struct, frozen=True, forbid_unknown_fields=True):
     silence_periods: so long without news counts as silence (measured, LOG.md).
     rate_max: a node sends at most that often in a period, however silent or new (ALGORITHMS 5).
     forward_hops: an improvement is passed on at once, so often (measured, LOG.md).
-    law: `expo`; for comparison `expo_sync` (everyone at the same turn) and `uniform`.
+    law: whom a node addresses next: `expo`, see core/law.py; for comparison `expo_sync` (everyone at the
+        same turn), `shuffle` (a round robin in an order by lot) and `uniform` (by chance).
     reply: whether who knows better answers.
     adaptive: whether who hears nothing speaks more often.
     """
@@ -47,7 +48,7 @@ class SpreadConfig(Struct, frozen=True, forbid_unknown_fields=True):
     silence_periods: Annotated[float, Meta(gt=0)] = 2.0
     rate_max: Annotated[int, Meta(ge=1)] = 4
     forward_hops: Annotated[int, Meta(ge=0, le=16)] = 16
-    law: Literal["expo", "expo_sync", "uniform"] = "expo"
+    law: Literal["expo", "expo_sync", "shuffle", "uniform"] = "expo"
     reply: bool = True
     adaptive: bool = True
 
@@ -58,6 +59,7 @@ class Spread:
     __slots__ = (
         "_burst",
         "_config",
+        "_deck",
         "_gain",
         "_heard",
         "_ledger",
@@ -78,6 +80,7 @@ class Spread:
         self._ledger = ledger
         self._membership = membership
         self._turn = rng.randrange(1 << 16)
+        self._deck = law.Deck()
         self._heard = 0.0
         self._burst = self._tokens = float(config.rate_max)
         self._gain = config.rate_max / config.period_s
@@ -158,6 +161,8 @@ class Spread:
             return membership.reachable(peer, now) or (probing and membership.allowed(peer, now))
 
         members = membership.members
+        if self._config.law == "shuffle":
+            return self._deck.draw(members, self._me, self._rng, usable)
         if self._config.law == "uniform":
             return law.uniform(members, self._me, self._rng, usable)
         return law.expo(members, self._me, self._turn, usable)

@@ -27,6 +27,7 @@ from p2ptrain.core.inputs import (
     Published,
     Reduced,
     ReduceFailed,
+    Staged,
     TimerFired,
     Trained,
     TrainerReady,
@@ -64,6 +65,7 @@ Event = (
     | Published
     | Reduced
     | ReduceFailed
+    | Staged
     | TimerFired
     | Told
     | Trained
@@ -73,7 +75,7 @@ Event = (
 class Context:
     """What a strategy may look at while it handles an event."""
 
-    __slots__ = ("_blobs", "_conduct", "ledger", "manifest", "me", "membership", "now", "rng")
+    __slots__ = ("_blobs", "_conduct", "ledger", "manifest", "me", "membership", "now", "paused", "rng")
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class Context:
         blobs: Blobs,
     ) -> None:
         self.now: Seconds = 0.0
+        self.paused = False  # then nothing that peers say comes to the strategy
         self.me = me
         self.manifest = manifest
         self.rng = rng

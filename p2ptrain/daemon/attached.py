@@ -124,9 +124,7 @@ class LoopTrainer(Trainer):
         self._pipes.send(self._begun(self._setup))
         reason = await self._read(self._pipes.listen())
         self._here = False
-        for future in self._accepting.values():
-            if not future.done():
-                future.set_exception(P2PTrainError("the loop ended while it checked them"))
+        self._give_up("the loop ended while it did that")
         self._ended.set()
         self._say(reason or "the loop has ended")
         self._gone()

@@ -207,9 +207,13 @@ class Daemon:
         total = self._network.transport.traffic.total
         sent, received = total.messages_up + total.blobs_up, total.messages_down + total.blobs_down
         view = self._driver.node.view(now())
-        point = self._watch.point(view, sent, received, wall_clock().timestamp())
-        if point is not None and self._history is not None:
-            self._history.add(point)
+        time = wall_clock().timestamp()
+        point, turns = self._watch.point(view, sent, received, time), self._watch.turns(time)
+        if self._history is not None:
+            for turn in turns:
+                self._history.add(turn)
+            if point is not None:
+                self._history.add(point)
         self._remembering = asyncio.get_running_loop().call_later(HISTORY_EVERY_S, self._remember)
 
     def _close_history(self) -> None:

@@ -13,12 +13,15 @@ from p2ptrain.core.effects import (
     Drop,
     Effect,
     Fetch,
+    Halt,
     Hangup,
     Note,
+    Reduce,
     Remember,
     Send,
     SetTimer,
     Sign,
+    Stage,
 )
 from p2ptrain.core.envelope import Opener, Sealer
 from p2ptrain.core.errors import Offence, P2PTrainError, RemoteProtocolError
@@ -27,7 +30,9 @@ from p2ptrain.core.messages import Contact
 from p2ptrain.core.node import Node
 from p2ptrain.core.types import PeerId, Seconds, short
 from p2ptrain.daemon.clock import now
-from p2ptrain.learn.wire import Command
+from p2ptrain.daemon.reducing import forget_rings, reduce
+from p2ptrain.daemon.staging import Answer, stage
+from p2ptrain.learn.wire import Command, Export, Import
 from p2ptrain.net.blobs.fetch import fetch_from_any
 from p2ptrain.net.blobs.liars import Liars
 from p2ptrain.net.transport import Transport
@@ -42,6 +47,14 @@ class TrainerPort(Protocol):
 
     async def accept(self, blob: Any) -> str:
         """Have fetched weights checked; raises P2PTrainError when nobody can."""
+        ...
+
+    async def move(self, command: Export | Import) -> int:
+        """Have numbers written to a file or read from one; raises P2PTrainError when that cannot be."""
+        ...
+
+    def begin_stage(self, effect: Stage, put: Callable[[Answer | None], None]) -> bool:
+        """Have a part in a line begin, see `Stager`."""
         ...
 
 
@@ -85,6 +98,7 @@ class Driver:
         self._opener = opener
         self._journal = journal
         self._blobs = blobs
+        forget_rings(blobs)
         self._remember = remember
         self._note = note
         self._inbox: deque[Input] = deque()
@@ -94,6 +108,7 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: dict[PeerId, Seconds] = {}
         self._liars = Liars()
+        self._halts = 0
         self._waiting: dict[type[Input], asyncio.Future[None]] = {}
         self._hands: dict[type[Effect], Callable[[Any], None]] = {
             Send: self._send,
@@ -101,6 +116,9 @@ class Driver:
             Dial: self._dial,
             Hangup: self._hang_up,
             Fetch: self._fetch,
+            Reduce: self._reduce,
+            Stage: self._stage,
+            Halt: self._halt,
             Drop: self._drop,
             Remember: self._keep_contact,
             SetTimer: self._set_timer,
@@ -242,6 +260,18 @@ class Driver:
             self.feed(inputs.FetchFailed(effect.blob, refusal, author))
         else:
             self.feed(inputs.Fetched(effect.blob, source))
+
+    def _reduce(self, effect: Reduce) -> None:
+        self._start(reduce(effect, self.transport.flows, self.trainer, self._blobs, self.feed))
+
+    def _stage(self, effect: Stage) -> None:
+        halts = self._halts
+        flows, trainer = self.transport.flows, self.trainer
+        self._start(stage(effect, flows, trainer, self.feed, lambda: self._halts != halts))
+
+    def _halt(self, effect: Halt) -> None:
+        self._halts += 1
+        self._learn(effect)
 
     def _keep_contact(self, effect: Remember) -> None:
         contact = self._opener.open_statement(effect.raw).message

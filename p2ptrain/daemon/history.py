@@ -1,7 +1,8 @@
 """What a daemon measured, second by second, in one SQLite file: it outlives kills, and curves come from it.
 
-One thread writes. The file stays below a number of points: when there are too many, every second one of the
-older half goes, so that the curve of a month is as long as that of a day.
+Beside the points stands from whom the own weights descend. One thread writes. The file stays below a number
+of points: when there are too many, every second one of the older half goes, so that the curve of a month is
+as long as that of a day.
 """
 
 import contextlib
@@ -11,16 +12,17 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from p2ptrain.core import inputs
-from p2ptrain.core.effects import Adopt, Combine, Effect
+from p2ptrain.core.effects import Adopt, Combine, Effect, Note
 from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.inputs import Input
 from p2ptrain.core.types import OWN, Seconds
 from p2ptrain.core.view import NodeView
+from p2ptrain.daemon.descent import EVENTS, TURNS_MAX, Turn, turn_of
 
 FILE = "history.sqlite"
 DAMAGED = "history.damaged.sqlite"
@@ -64,6 +66,11 @@ _TABLE = f"CREATE TABLE IF NOT EXISTS points (id INTEGER PRIMARY KEY, {', '.join
 _INSERT = f"INSERT INTO points ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608 - constants
 _SELECT = f"SELECT {', '.join(_NAMES)} FROM points ORDER BY id"  # noqa: S608 - constants
 
+_TURN_NAMES = Turn.__struct_fields__
+_TURN_TABLE = f"CREATE TABLE IF NOT EXISTS turns (id INTEGER PRIMARY KEY, {', '.join(_TURN_NAMES)})"
+_TURN_INSERT = f"INSERT INTO turns ({', '.join(_TURN_NAMES)}) VALUES ({', '.join('?' * len(_TURN_NAMES))})"  # noqa: S608 - constants
+_TURN_SELECT = f"SELECT {', '.join(_TURN_NAMES)} FROM turns ORDER BY id"  # noqa: S608 - constants
+
 
 class _End(NamedTuple):
     pass
@@ -80,12 +87,12 @@ class History:
         self._folder = folder
         self._say = say
         self._points_max = points_max
-        self._waiting: SimpleQueue[Point | _End] = SimpleQueue()
+        self._waiting: SimpleQueue[Point | Turn | _End] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="history", daemon=True)
         self._thread.start()
 
-    def add(self, point: Point) -> None:
-        """Keep a point, soon; never waits."""
+    def add(self, point: Point | Turn) -> None:
+        """Keep a point or a turn, soon; never waits."""
         if self._waiting.qsize() < WAITING_MAX:
             self._waiting.put(point)
 
@@ -113,8 +120,13 @@ class History:
         if connection is not None:
             connection.close()
 
-    def _insert(self, connection: sqlite3.Connection, point: Point) -> None:
+    def _insert(self, connection: sqlite3.Connection, point: Point | Turn) -> None:
         with connection:
+            if isinstance(point, Turn):
+                connection.execute(_TURN_INSERT, [_plain(getattr(point, name)) for name in _TURN_NAMES])
+                last = "(SELECT MAX(id) FROM turns)"
+                connection.execute(f"DELETE FROM turns WHERE id <= {last} - ?", (TURNS_MAX,))  # noqa: S608 - constants
+                return
             cursor = connection.execute(_INSERT, [_plain(getattr(point, name)) for name in _NAMES])
             if (cursor.lastrowid or 0) % 100 == 0:
                 self._thin(connection)
@@ -161,11 +173,13 @@ class Watch:
         self._step = 0
         self._rounds = 0
         self._last: Point | None = None
+        self._turns: list[Note] = []
 
     def record(self, at: Seconds, event: Input, effects: list[Effect]) -> None:
         """Take one input and its effects."""
         self._journal.record(at, event, effects)
         self._rounds += sum(map(_mixes, effects))
+        self._turns += [one for one in effects if isinstance(one, Note) and one.event in EVENTS]
         match event:
             case inputs.TrainerReady(step=step):
                 self._step = step
@@ -196,6 +210,11 @@ class Watch:
         last, self._last = self._last, point
         return None if last is not None and _same(last, point) else point
 
+    def turns(self, time: float) -> list[Turn]:
+        """Return where the own weights went since the last time this was asked."""
+        notes, self._turns = self._turns, []
+        return [turn_of(note, time, self._boot, self._step) for note in notes]
+
     def _train_loss(self) -> float | None:
         steps = sum(steps for _, steps in self._losses)
         mean = sum(loss * steps for loss, steps in self._losses) / steps if steps else math.nan
@@ -209,14 +228,28 @@ def read(folder: Path) -> list[Point]:
     Raises:
         ConfigError: there are none, or the file is damaged.
     """
+    return [Point(**dict(zip(_NAMES, row, strict=True))) for row in _rows(folder, _SELECT)]
+
+
+def read_turns(folder: Path) -> list[Turn]:
+    """Return the turns of a folder, the oldest first.
+
+    Raises:
+        ConfigError: there is no history, or the file is damaged.
+    """
+    return [Turn(**dict(zip(_TURN_NAMES, row, strict=True))) for row in _rows(folder, _TURN_SELECT)]
+
+
+def _rows(folder: Path, select: str) -> list[tuple[Any, ...]]:
     path = folder / FILE
     if not path.exists():
         raise ConfigError("there is no history yet", "`p2ptrain start` begins one")
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
-            rows = connection.execute(_SELECT).fetchall()
-        return [Point(**dict(zip(_NAMES, row, strict=True))) for row in rows]
+            return connection.execute(select).fetchall()
     except sqlite3.Error as error:
+        if "no such table: turns" in str(error):
+            return []  # an older daemon wrote it
         raise ConfigError(
             f"{path} cannot be read: {error}", "`p2ptrain start` sets it aside and begins another"
         ) from None
@@ -229,8 +262,9 @@ def _open(folder: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("it is damaged")
-        connection.execute(_TABLE)
-        connection.execute(_SELECT + " DESC LIMIT 1").fetchone()
+        for table, select in ((_TABLE, _SELECT), (_TURN_TABLE, _TURN_SELECT)):
+            connection.execute(table)
+            connection.execute(select + " DESC LIMIT 1").fetchone()
     except sqlite3.Error:
         connection.close()
         raise

@@ -16,13 +16,13 @@ from msgspec import Struct
 from p2ptrain import strategies
 from p2ptrain.core import inputs, limits
 from p2ptrain.core.codec import Codec
-from p2ptrain.core.effects import Effect
+from p2ptrain.core.effects import Effect, digest
 from p2ptrain.core.envelope import Opener
 from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.inputs import Input
 from p2ptrain.core.manifest import Manifest, decode_manifest, read_settings
 from p2ptrain.core.messages import Contact
-from p2ptrain.core.node import Node, Setup, digest
+from p2ptrain.core.node import Node, Setup
 from p2ptrain.core.spread import SpreadConfig
 from p2ptrain.core.types import BlobId, PeerId, Seconds, SwarmId
 
@@ -70,6 +70,7 @@ _Plain = (
     | inputs.Saved
     | inputs.Reduced
     | inputs.ReduceFailed
+    | inputs.Staged
     | inputs.LearnFailed
     | inputs.TimerFired
     | inputs.Paused

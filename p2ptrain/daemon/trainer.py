@@ -6,16 +6,19 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import psutil
 
+from p2ptrain.core.effects import Stage
 from p2ptrain.core.errors import LocalProtocolError, P2PTrainError
-from p2ptrain.core.inputs import Input, TrainerLost
+from p2ptrain.core.inputs import Input, LearnFailed, Staged, TrainerLost
 from p2ptrain.core.limits import GIB, MIB
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.types import BlobId, Seconds
 from p2ptrain.daemon.config import Training
+from p2ptrain.daemon.staging import Answer
 from p2ptrain.daemon.swarms import SwarmFolder
 from p2ptrain.learn import wire
 
@@ -56,6 +59,8 @@ class Trainer:
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
         self._accepting: dict[BlobId, asyncio.Future[str]] = {}
+        self._moving: dict[str, asyncio.Future[int]] = {}
+        self._staging: dict[str, Callable[[Answer | None], None]] = {}
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         self._quitting = False
 
@@ -82,6 +87,27 @@ class Trainer:
         self._accepting[blob] = future
         self.send(wire.Accept(blob))
         return await future
+
+    async def move(self, command: wire.Export | wire.Import) -> int:
+        """Have numbers written to a file or read from one; return how many.
+
+        Raises:
+            P2PTrainError: it cannot be done.
+        """
+        if self.pid is None:
+            raise P2PTrainError("there is no trainer")
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._moving[command.tag] = future
+        self.send(command)
+        return await future
+
+    def begin_stage(self, effect: Stage, put: Callable[[Answer | None], None]) -> bool:
+        """Have a part in a line begin; what comes of it is put, None if it died; no: there is none."""
+        if self.pid is None:
+            return False
+        self._staging[effect.tag] = put
+        self.send(effect)
+        return True
 
     async def run(self) -> None:
         """Start the process, and again whenever it ends, until `quit`."""
@@ -145,10 +171,7 @@ class Trainer:
             raise
         finally:
             words.cancel()
-            for future in self._accepting.values():
-                if not future.done():
-                    future.set_exception(P2PTrainError("the trainer died while it checked them"))
-            self._accepting.clear()
+            self._give_up("the trainer died while it did that")
         return reason or self._explain(code)
 
     async def _read(self, stream: asyncio.StreamReader) -> str:
@@ -162,6 +185,14 @@ class Trainer:
                         self._settle(blob, "")
                     case wire.Refused(blob=blob, reason=reason):
                         self._settle(blob, reason)
+                    case wire.Moved():
+                        self._end_move(answer)
+                    case wire.Goes(tag=tag) if tag in self._staging:
+                        self._staging[tag](answer)
+                    case Staged(tag=tag) | LearnFailed(tag=tag) if tag in self._staging:
+                        self._staging.pop(tag)(answer)
+                    case wire.Goes():
+                        pass  # its part is over
                     case wire.Notice(text=text):
                         self._say(text)
                     case wire.Crashed():
@@ -178,6 +209,27 @@ class Trainer:
         future = self._accepting.pop(blob, None)
         if future is not None and not future.done():
             future.set_result(reason)
+
+    def _end_move(self, moved: wire.Moved) -> None:
+        future = self._moving.pop(moved.tag, None)
+        if future is None or future.done():
+            return
+        if moved.reason:
+            future.set_exception(P2PTrainError(moved.reason))
+        else:
+            future.set_result(moved.numbers)
+
+    def _give_up(self, reason: str) -> None:
+        """Nobody answers what was asked."""
+        waiting: list[asyncio.Future[Any]] = [*self._accepting.values(), *self._moving.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(P2PTrainError(reason))
+        for put in self._staging.values():
+            put(None)
+        self._accepting.clear()
+        self._moving.clear()
+        self._staging.clear()
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
         """Pass on what it prints, by lines; of a progress bar only where it stood at the end."""
@@ -211,6 +263,18 @@ class NoTrainer:
             P2PTrainError: always.
         """
         raise P2PTrainError("this computer does not train")
+
+    async def move(self, command: wire.Export | wire.Import) -> int:
+        """Refuse.
+
+        Raises:
+            P2PTrainError: always.
+        """
+        raise P2PTrainError("this computer does not train")
+
+    def begin_stage(self, effect: Stage, put: Callable[[Answer | None], None]) -> bool:
+        """Refuse."""
+        return False
 
     async def run(self) -> None:
         """Do nothing, for ever."""

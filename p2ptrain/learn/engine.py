@@ -16,28 +16,26 @@ from torch import Tensor
 from p2ptrain.core import effects, inputs, limits
 from p2ptrain.core.effects import OptimizerState
 from p2ptrain.core.errors import P2PTrainError, WeightsError
-from p2ptrain.core.types import OWN, BlobId, Ref, Seconds, Slot
+from p2ptrain.core.types import OWN, BlobId, Ranges, Ref, Seconds, Slot
 from p2ptrain.learn.data.splits import Selection
 from p2ptrain.learn.parts import Parts, parts_of_task
 from p2ptrain.learn.randomness import mix
 from p2ptrain.learn.training.aside import Aside
-from p2ptrain.learn.training.memory import free_bytes
+from p2ptrain.learn.training.guide import found
+from p2ptrain.learn.training.stage import Part, begun
 from p2ptrain.learn.training.threads import set_fastest
 from p2ptrain.learn.training.trainer import Trainer
 from p2ptrain.learn.training.tuning import tune
-from p2ptrain.learn.weights import packing
+from p2ptrain.learn.weights import packing, pieces
 from p2ptrain.learn.weights.blobs import Blobs
 from p2ptrain.learn.weights.checkpoint import Checkpoints, Facts, MemoryCheckpoints, State
 from p2ptrain.learn.weights.combine import combine
-from p2ptrain.learn.weights.refs import Refs
+from p2ptrain.learn.weights.evaluate import difference_error
+from p2ptrain.learn.weights.refs import Refs, home_of
 from p2ptrain.learn.wire import Learning, Outcome, Setup
 
 _T = TypeVar("_T")
 _SLOT = "slot/"
-
-VECTORS_ROOM = 40
-"""A GPU with room for so many vectors keeps those at hand that a strategy works with. Guess: activations
-take most of the rest."""
 
 Job = Callable[[], Outcome]
 """The slow rest of an effect: it touches nothing of the engine, so any thread may do it."""
@@ -68,6 +66,7 @@ class Engine:
 
     Attributes:
         device: where the net lives.
+        part: in a line of peers, if there is one; its owner has it work, and forgets it after its answer.
         balance: of the classes in the own part, see `partition.balance_of`; None: not looked at.
         notices: what the owner should read; whoever shows it takes it out.
 
@@ -94,8 +93,9 @@ class Engine:
         self._checkpoints = checkpoints or MemoryCheckpoints()
         self._refs = Refs(self._decode)
         self._run: Run | None = None
+        self.part: Part | None = None
         self._aside = Aside(self.device)
-        self._home = _home(self.device, self._trainer.vector.flat)
+        self._home = home_of(self.device, self._trainer.vector.flat)
         self._start_norm = packing.norm(self._trainer.vector.flat)
         self._memory = b""
         self.notices = parts.notices
@@ -107,22 +107,26 @@ class Engine:
         """Return the first input: what was built, and where it goes on."""
         spec = self._trainer.vector.spec
         size_bytes = packing.blob_bytes(spec, self._codec)
+        with self._randomness.borrowed():
+            layers = self._trainer.layers
+        step, samples = self._trainer.step, self._trainer.samples
         return inputs.TrainerReady(
-            self._trainer.step, self._trainer.samples, spec.trainable, size_bytes, self._memory
+            step, samples, spec.trainable, size_bytes, self._memory, spec.count, layers
         )
 
     def perform(self, effect: Learning) -> Outcome | None:
         """Carry out an effect at once, a `Train` to its end; None for what is not answered."""
         outcome = self.begin(effect)
-        if isinstance(effect, effects.Train):
+        if isinstance(effect, effects.Train) and outcome is None:
             return self.advance()
         return outcome() if callable(outcome) else outcome
 
     def begin(self, effect: Learning) -> Outcome | Job | None:
         """Carry out what must be done in order; return the rest as a job, or the answer.
 
-        A `Train` is only noted, for `advance`; a second one adds its steps to one under way. What
-        cannot be done is answered by `LearnFailed`, with the effect's tag or else its name.
+        A `Train` is only noted, for `advance`; a second one adds its steps to one under way, and ends it
+        where it fails itself. What cannot be done is answered by `LearnFailed`, with the effect's tag or
+        else its name.
         """
         return _or_failed(effect, lambda: self._begin(effect))
 
@@ -142,6 +146,15 @@ class Engine:
         self._trainer.vector.settle()
         run.seconds += self._clock() - began
         return None if run.left else self._finish()
+
+    def guide(self, guide: effects.Guide | None) -> None:
+        """Have the steps from now on taken like this.
+
+        Raises:
+            WeightsError: that cannot be done here, or weights that it names are gone.
+        """
+        with self._randomness.borrowed():
+            self._trainer.guide(None if guide is None else found(guide, self._kept))
 
     def choose_threads(self) -> None:
         """Set torch to the number of CPU threads that this net trains fastest on; leaves no other trace."""
@@ -175,7 +188,7 @@ class Engine:
         state, step = trainer.state(), trainer.step
         with self._randomness.borrowed():
             act()
-        trainer.restore(*state)
+            trainer.restore(*state)
         trainer.step = step
 
     @property
@@ -212,6 +225,32 @@ class Engine:
 
         return check
 
+    def numbers(self, ref: Ref, ranges: Ranges) -> Tensor:
+        """Return some numbers of any weights, or all, as they are now: nobody changes them any more.
+
+        Raises:
+            WeightsError: they are not here.
+        """
+        count = self._trainer.vector.spec.count
+        pieces.check(ranges, count)
+        return pieces.take(self._own() if ref == OWN else self._refs.get(ref), ranges or ((0, count),))
+
+    def fill(self, out: Slot, ranges: Ranges, numbers: Tensor) -> None:
+        """Put numbers from elsewhere into a slot; where nothing else is in it, there are zeros.
+
+        Raises:
+            WeightsError: they are too few or too many, not finite, or absurdly large.
+        """
+        count = self._trainer.vector.spec.count
+        pieces.check(ranges, count)
+        ranges = ranges or ((0, count),)
+        if len(numbers) != pieces.size(ranges):
+            raise WeightsError(f"{len(numbers)} numbers for {pieces.size(ranges)} places")
+        length = packing.norm(numbers)
+        if not length <= self._norm_limit():
+            raise WeightsError(f"weights of length {length:.3g}")
+        self._refs.change(out, ranges, numbers.to(self._home), count)
+
     # -- effects -----------------------------------------------------------------------------------
 
     def _begin(self, effect: Learning) -> Outcome | Job | None:
@@ -220,7 +259,12 @@ class Engine:
                 return self._fresh(effect)
             case effects.Train():
                 self._train(effect)
+            case effects.Stage():
+                self.part = begun(self._trainer, self._splits.training, effect, self._clock)
             case effects.Halt():
+                part, self.part = self.part, None
+                if part is not None:
+                    return part.end("stopped by its owner")
                 return self._finish() if self._run else None
             case effects.Evaluate():
                 return self._evaluate(effect)
@@ -241,11 +285,19 @@ class Engine:
 
     def _fresh(self, effect: effects.Fresh) -> Outcome:
         with self._randomness.borrowed():
+            if effect.out != OWN:
+                self._refs.put(effect.out, self._trainer.draw(effect.seed).to(self._home))
+                return inputs.Combined("fresh")
             self._trainer.restart(effect.seed)
         self._trainer.lr_scale = effect.lr_scale
         return inputs.Adopted("fresh")
 
     def _train(self, effect: effects.Train) -> None:
+        try:
+            self.guide(effect.guide)
+        except WeightsError:
+            self._run = None
+            raise
         if self._run is None:
             exact = torch.float32 if self.device.type == "mps" else torch.float64
             self._run = Run(0, torch.zeros((), dtype=exact, device=self.device))
@@ -275,22 +327,27 @@ class Engine:
                     distances.append(packing.norm(vector - first))
             finally:
                 flat.copy_(own)
-        losses, errors, accuracies = zip(*scores, strict=True) if scores else ((), (), ())
+        losses, errors, accuracies, *_ = zip(*scores, strict=True) if scores else ((), (), ())
+        differences = tuple(difference_error(scores[0], score) for score in scores)
         seconds = self._clock() - began
         return inputs.Evaluated(
-            effect.tag, losses, errors, accuracies, tuple(distances), len(examples), seconds
+            effect.tag, losses, errors, accuracies, tuple(distances), len(examples), seconds, differences
         )
 
     def _combine(self, effect: effects.Combine) -> Outcome:
         if len(effect.terms) > limits.TERMS_MAX:
             raise WeightsError(f"{len(effect.terms)} terms in one combination, more than {limits.TERMS_MAX}")
+        spec = self._trainer.vector.spec
+        pieces.check(effect.ranges, spec.count)
+        ranges = effect.ranges or ((0, spec.count),)
         coefficients = [coefficient for coefficient, _ in effect.terms]
-        vectors = [self._vector(ref) for _, ref in effect.terms]
-        combined = combine(effect.rule, coefficients, vectors, self._trainer.vector.spec.trainable)
+        vectors = [pieces.take(self._vector(ref), ranges) for _, ref in effect.terms]
+        trained = pieces.size(pieces.part(ranges, 0, spec.trainable))
+        combined = combine(effect.rule, coefficients, vectors, trained)
         if effect.out == OWN:
-            self._trainer.vector.flat.copy_(combined)
+            pieces.put(self._trainer.vector.flat, ranges, combined)
         else:
-            self._refs.put(effect.out, combined)
+            self._refs.change(effect.out, ranges, combined, spec.count)
         return inputs.Combined(effect.tag)
 
     def _adopt(self, effect: effects.Adopt) -> Outcome:
@@ -308,8 +365,8 @@ class Engine:
 
         def write() -> Outcome:
             with self._aside.after(moment):
-                pieces = packing.encode(vector, spec, codec, base)
-            blob, size_bytes = self._blobs.put(pieces)
+                parts = packing.encode(vector, spec, codec, base, effect.ranges)
+            blob, size_bytes = self._blobs.put(parts)
             return inputs.Published(effect.tag, blob, size_bytes)
 
         return lambda: _or_failed(effect, write)
@@ -331,6 +388,10 @@ class Engine:
     def _own(self) -> Tensor:
         """Return a copy of the own weights."""
         return self._trainer.vector.flat.to(self._home, copy=True)
+
+    def _kept(self, ref: Ref) -> Tensor:
+        """Return any weights as they are now, on the device; they stay like that."""
+        return (self._own() if ref == OWN else self._refs.get(ref)).to(self.device)
 
     def _vector(self, ref: Ref) -> Tensor:
         """Return any weights, to be read at once."""
@@ -370,19 +431,14 @@ class Engine:
         if state is None:
             return notices
         trainer = self._trainer
-        trainer.restore(state.tensors, state.facts.numbers)
+        with self._randomness.borrowed():
+            trainer.restore(state.tensors, state.facts.numbers)
         trainer.step, trainer.lr_scale = state.facts.step, state.facts.lr_scale
         self._memory = state.facts.memory
         for name, vector in state.tensors.items():
             if name.startswith(_SLOT):
                 self._refs.put(Slot(Ref(name.removeprefix(_SLOT))), vector.to(self._home))
         return notices
-
-
-def _home(device: torch.device, flat: Tensor) -> torch.device:
-    """Return where vectors are kept: on a GPU that has room for many, else in the computer's memory."""
-    has_room = device.type == "cuda" and free_bytes(device) > VECTORS_ROOM * flat.nbytes
-    return device if has_room else torch.device("cpu")
 
 
 def _or_failed(effect: Learning, act: Callable[[], _T]) -> _T | inputs.LearnFailed:

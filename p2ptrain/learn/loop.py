@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn, optim
 from torch.utils.data import Dataset, TensorDataset
 
-from p2ptrain.core.errors import ManifestError
+from p2ptrain.core.errors import ManifestError, WeightsError
+from p2ptrain.core.inputs import Layer
 from p2ptrain.learn.data.splits import Selection, Source, Splits
 from p2ptrain.learn.parts import Measures, Parts
 from p2ptrain.learn.randomness import Randomness, mix
 from p2ptrain.learn.task import Task
 from p2ptrain.learn.training import optimizer as optimizers
+from p2ptrain.learn.training.guide import Guidance
 from p2ptrain.learn.training.optimizer import Number
-from p2ptrain.learn.weights.evaluate import Evaluator, Score, evaluating, mean_and_error
+from p2ptrain.learn.weights.evaluate import Evaluator, Score, evaluating, score_of
 from p2ptrain.learn.weights.vector import Vector
 from p2ptrain.learn.wire import Setup
 
@@ -62,6 +64,7 @@ class OwnLoop:
         self.vector = loop.vector
         self.randomness = Randomness(loop.vector.flat.device)
         self.step = self.samples = 0
+        self._shift: Tensor | None = None
         self._net, self._optimizer = loop.net, loop.optimizer
         self._restart = loop.restart or draw_anew
         self._lr_scale = 1.0
@@ -82,6 +85,28 @@ class OwnLoop:
                 if name in group:
                     group[name] *= change
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """One: nobody looks into the net of somebody's own loop."""
+        count = self.vector.spec.count
+        return (Layer(((0, count),), float(count)),)
+
+    def guide(self, guidance: Guidance | None) -> None:
+        """Shift the weights like this after each step from now on.
+
+        Raises:
+            WeightsError: it is about the gradient, which is the loop's own affair.
+        """
+        if guidance is not None and (guidance.layers is not None or guidance.pull):
+            raise WeightsError("a training loop of somebody's own finds its gradients itself")
+        self._shift = None if guidance is None else guidance.shift
+
+    def shift(self) -> None:
+        """Change the weights after a step, as the guide says."""
+        if self._shift is not None:
+            trained = self.vector.spec.trainable
+            self.vector.flat[:trained].add_(self._shift[:trained])
+
     def take_step(self) -> Tensor:
         """Count one; it was taken elsewhere."""
         self.step += 1
@@ -94,6 +119,20 @@ class OwnLoop:
             self._restart(self._net)
         self.vector.settle()
         self.forget_momentum()
+
+    def draw(self, seed: int) -> Tensor:
+        """Return the random point of that seed, and stay where the net is."""
+        own = self.vector.flat.clone()
+        counters = {name: counter.clone() for name, counter in self.vector.counters.items()}
+        self.randomness.reseed(mix("start", seed))
+        with torch.no_grad():
+            self._restart(self._net)
+        self.vector.settle()
+        drawn = self.vector.flat.clone()
+        self.vector.flat.copy_(own)
+        for name, counter in counters.items():
+            self.vector.counters[name].copy_(counter)
+        return drawn
 
     def forget_momentum(self) -> None:
         """Give the optimiser the state back that it was made with."""
@@ -144,7 +183,7 @@ class Asked:
         loss, metrics = result if isinstance(result, tuple) else (result, {})
         losses = torch.as_tensor(loss).detach().reshape(-1).cpu().double()
         accuracy = torch.as_tensor(metrics.get("accuracy", math.nan)).detach().double().mean()
-        return Score(*mean_and_error(losses, torch.ones_like(losses)), float(accuracy))
+        return score_of(losses, torch.ones_like(losses), float(accuracy))
 
 
 def parts_of_loop(loop: Loop, steps: OwnLoop, setup: Setup) -> Parts:

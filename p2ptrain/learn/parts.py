@@ -6,10 +6,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from p2ptrain.core.inputs import Layer
 from p2ptrain.learn import device
 from p2ptrain.learn.data.splits import Selection, Splits, split
 from p2ptrain.learn.randomness import Randomness
 from p2ptrain.learn.task import find
+from p2ptrain.learn.training.guide import Guidance
 from p2ptrain.learn.training.memory import bound
 from p2ptrain.learn.training.optimizer import Number
 from p2ptrain.learn.training.parallel import Helpers
@@ -30,9 +32,16 @@ class Steps(Protocol):
     @property
     def samples(self) -> int: ...
 
+    @property
+    def layers(self) -> tuple[Layer, ...]: ...
+
+    def guide(self, guidance: Guidance | None) -> None: ...
+
     def take_step(self) -> Tensor: ...
 
     def restart(self, seed: int) -> None: ...
+
+    def draw(self, seed: int) -> Tensor: ...
 
     def forget_momentum(self) -> None: ...
 

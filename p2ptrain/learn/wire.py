@@ -5,13 +5,25 @@ trainer sends answers.
 """
 
 import struct
+from enum import StrEnum
 from typing import Annotated, BinaryIO, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from p2ptrain.core import limits
-from p2ptrain.core.effects import Adopt, Checkpoint, Combine, Drop, Evaluate, Fresh, Halt, Publish, Train
+from p2ptrain.core.effects import (
+    Adopt,
+    Checkpoint,
+    Combine,
+    Drop,
+    Evaluate,
+    Fresh,
+    Halt,
+    Publish,
+    Stage,
+    Train,
+)
 from p2ptrain.core.errors import LocalProtocolError
 from p2ptrain.core.inputs import (
     Adopted,
@@ -20,16 +32,20 @@ from p2ptrain.core.inputs import (
     LearnFailed,
     Published,
     Saved,
+    Staged,
     Trained,
     TrainerReady,
 )
 from p2ptrain.core.manifest import Formation, Settings
 from p2ptrain.core.messages import Natural
-from p2ptrain.core.types import BlobId
+from p2ptrain.core.types import BlobId, Ranges, Ref, Slot
 
 HEAD_BYTES = 4
 FRAME_BYTES_MAX = limits.MIB
 """Several times what a strategy may keep: weights move through files, never through the pipe."""
+
+FLOW_BYTES = 512 * limits.KIB
+"""So much of what flows along a line goes through the pipe at once: others get in between."""
 
 
 Duty = Annotated[float, Meta(gt=0, le=1)]
@@ -88,6 +104,48 @@ class Accept(Struct, frozen=True, tag=True):
     blob: BlobId
 
 
+class Export(Struct, frozen=True, tag=True):
+    """Write the numbers of these ranges, or all, to a file as plain f32. Answered by `Moved`."""
+
+    tag: str
+    ref: Ref
+    path: str
+    ranges: Ranges = ()
+
+
+class Import(Struct, frozen=True, tag=True):
+    """Put the f32 of a file into these ranges of a slot, if they are usable weights. Answered by `Moved`."""
+
+    tag: str
+    out: Slot
+    path: str
+    ranges: Ranges = ()
+
+
+class Side(StrEnum):
+    """A neighbour in a line of peers, see `core.effects.Stage`."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class Came(Struct, frozen=True, tag=True):
+    """These bytes came from a neighbour; it is not answered. tag: of the `Stage`."""
+
+    tag: str
+    side: Side
+    data: bytes
+
+
+class Cut(Struct, frozen=True, tag=True):
+    """Nothing more comes from a neighbour, whose fault it may be: the part is over; answered by `Staged`."""
+
+    tag: str
+    side: Side
+    reason: str
+    is_at_fault: bool
+
+
 class Limits(Struct, frozen=True, tag=True):
     """What the owner allows from now on, see `Setup`; it is not answered."""
 
@@ -99,10 +157,16 @@ class Quit(Struct, frozen=True, tag=True):
     """Finish what is being written, and end."""
 
 
-Learning = Fresh | Train | Halt | Evaluate | Combine | Adopt | Publish | Checkpoint | Drop
+Learning = Fresh | Train | Stage | Halt | Evaluate | Combine | Adopt | Publish | Checkpoint | Drop
 """The effects that an engine carries out."""
 
-Command = Learning | Accept | Limits | Quit
+Moving = Accept | Export | Import
+"""Files that come and go."""
+
+Flowing = Came | Cut
+"""What comes along a line of peers."""
+
+Command = Learning | Moving | Flowing | Limits | Quit
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -121,6 +185,22 @@ class Refused(Struct, frozen=True, tag=True):
     reason: str
 
 
+class Moved(Struct, frozen=True, tag=True):
+    """So many numbers were written or taken over. `reason`: why none were."""
+
+    tag: str
+    numbers: int
+    reason: str = ""
+
+
+class Goes(Struct, frozen=True, tag=True):
+    """These bytes are for a neighbour in a line. tag: of the `Stage`."""
+
+    tag: str
+    side: Side
+    data: bytes
+
+
 class Notice(Struct, frozen=True, tag=True):
     """Something that the owner should read."""
 
@@ -134,10 +214,10 @@ class Crashed(Struct, frozen=True, tag=True):
     hint: str = ""
 
 
-Outcome = TrainerReady | Trained | Evaluated | Combined | Adopted | Published | Saved | LearnFailed
+Outcome = TrainerReady | Trained | Staged | Evaluated | Combined | Adopted | Published | Saved | LearnFailed
 """The inputs that an engine gives back."""
 
-Answer = Outcome | Accepted | Refused | Notice | Crashed
+Answer = Outcome | Accepted | Refused | Moved | Goes | Notice | Crashed
 
 
 # -- bytes -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 GET  /v1/ws                   messages, both ways; `?instead`: in the place of a relayed connection
 GET  /v1/blob/{id}            weights, with Range
 GET  /v1/blob/{id}/chunks     the hashes that the id is made of
+GET  /v1/flow/{name}          a stream for one reader, see `flows`
 POST /v1/join                 on issuers; the only one for strangers
 POST /v1/renew                on issuers: a fresh certificate, see `renewal`
 GET, PUT /v1/state            what the root says of members, see `spreading`
@@ -39,6 +40,7 @@ from p2ptrain.net.channel.sockets import Sockets
 from p2ptrain.net.channel.switchboard import Events, Switchboard
 from p2ptrain.net.channel.traffic import TrafficBook
 from p2ptrain.net.channel.waiting import Waiting
+from p2ptrain.net.flows.flows import Flows
 from p2ptrain.net.members.join import Reception
 from p2ptrain.net.reach.client import DIAL_S, Client
 from p2ptrain.net.reach.dial_back import DialBack
@@ -90,6 +92,7 @@ class Transport:
         relay: bounds on what this node passes on for others; None: nothing.
 
     rendezvous: whoever knows them sets `own` and `candidates` of it.
+    flows: streams that this node offers and reads.
     """
 
     def __init__(
@@ -148,6 +151,8 @@ class Transport:
         routes = [*routes, *self.dial_back.routes(), *SpeedDesk(self.bandwidth).routes()]
         routes += Reflector(lambda: [one.port for one in self._listeners]).routes()
         routes += self.rendezvous.routes()
+        self.flows = Flows(identity.peer, self, refused)
+        routes += self.flows.routes()
         routes += [web.get(WS_PATH, self._accept, allow_head=False)]
         if blobs:
             sent = partial(self.traffic.add, "blobs_up")

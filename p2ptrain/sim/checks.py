@@ -7,7 +7,19 @@ from typing import Any
 from msgspec import Struct
 
 from p2ptrain.core import limits
-from p2ptrain.core.effects import Adopt, Combine, Effect, Evaluate, Fetch, Fresh, Send, Sign, Train
+from p2ptrain.core.effects import (
+    Adopt,
+    Combine,
+    Effect,
+    Evaluate,
+    Fetch,
+    Fresh,
+    Reduce,
+    Send,
+    Sign,
+    Stage,
+    Train,
+)
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.messages import Report
 from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, is_blob, short
@@ -20,14 +32,21 @@ class BrokenInvariantError(AssertionError):
 
 
 class Watch(Struct):
-    """What one host did so far."""
+    """What one host did so far.
+
+    mixtures: what is in each slot: weights that were fetched, and rings, by name.
+    """
 
     boot: int = 0
     finished: bool = False
     best_offer: float = math.inf
     own_blobs: dict[BlobId, None] = {}
-    measured: dict[BlobId, None] = {}
-    mixtures: dict[Ref, tuple[BlobId, ...]] = {}
+    measured: dict[str, None] = {}
+    mixtures: dict[Ref, tuple[str, ...]] = {}
+
+    def sources(self, ref: Ref) -> tuple[str, ...]:
+        """Say what of others is in some weights, as far as this host took them from there."""
+        return (ref,) if is_blob(ref) else self.mixtures.get(ref, ())
 
 
 class Checks:
@@ -38,9 +57,11 @@ class Checks:
         self._rules: dict[type[Effect], Callable[[Host, Watch, Any], None]] = {
             Send: self._check_send,
             Train: self._check_end,
+            Stage: self._check_end,
             Fresh: self._check_end,
             Adopt: self._check_adopt,
             Combine: self._check_combine,
+            Reduce: self._check_reduce,
             Evaluate: self._check_evaluate,
             Sign: self._check_sign,
             Fetch: self._check_fetch,
@@ -76,31 +97,38 @@ class Checks:
 
     def _check_adopt(self, host: Host, watch: Watch, effect: Adopt) -> None:
         self._check_end(host, watch, effect)
-        if is_blob(effect.ref):
-            self._check_trust(host, watch, BlobId(effect.ref))
+        for source in watch.sources(effect.ref):
+            self._check_trust(host, watch, source)
 
     def _check_combine(self, host: Host, watch: Watch, effect: Combine) -> None:
-        blobs = tuple(BlobId(ref) for _, ref in effect.terms if is_blob(ref))
+        sources = tuple(dict.fromkeys(one for _, ref in effect.terms for one in watch.sources(ref)))
         if effect.out != OWN:
-            watch.mixtures[effect.out] = blobs
+            kept = watch.sources(effect.out) if effect.ranges else ()
+            watch.mixtures[effect.out] = (*kept, *sources)
             return
         self._check_end(host, watch, effect)
-        for blob in blobs:
-            self._check_trust(host, watch, blob)
+        for source in sources:
+            self._check_trust(host, watch, source)
+
+    def _check_reduce(self, host: Host, watch: Watch, effect: Reduce) -> None:
+        """A mean of a ring is as foreign as what was fetched."""
+        if effect.out == OWN:
+            self._fail(host, "takes the mean of a ring over unmeasured (G7)")
+        kept = watch.sources(effect.out) if effect.ranges else ()
+        watch.mixtures[effect.out] = (*kept, effect.name)
 
     def _check_evaluate(self, host: Host, watch: Watch, effect: Evaluate) -> None:
         for ref in effect.refs:
-            blobs = (BlobId(ref),) if is_blob(ref) else watch.mixtures.get(ref, ())
-            watch.measured.update(dict.fromkeys(blobs))
+            watch.measured.update(dict.fromkeys(watch.sources(ref)))
 
     def _check_sign(self, host: Host, watch: Watch, effect: Sign) -> None:
         if isinstance(effect.statement, Report):
             self._check_report(host, watch, effect.statement)
 
-    def _check_trust(self, host: Host, watch: Watch, blob: BlobId) -> None:
+    def _check_trust(self, host: Host, watch: Watch, source: str) -> None:
         """Nobody's weights are adopted that were not measured, alone or in a mixture (G7)."""
-        if blob not in watch.measured and blob not in watch.own_blobs:
-            self._fail(host, f"adopts {blob[:12]} unmeasured (G7)")
+        if source not in watch.measured and source not in watch.own_blobs:
+            self._fail(host, f"adopts {source[:12]} unmeasured (G7)")
 
     def _check_report(self, host: Host, watch: Watch, report: Report) -> None:
         if report.offer is None:

@@ -21,7 +21,7 @@ from p2ptrain.sim.faults import Faults, draw
 from p2ptrain.sim.host import Host
 from p2ptrain.sim.poison import Poison
 from p2ptrain.sim.scenario import alone_score, run
-from p2ptrain.sim.swarm import STEPS, Breaking, Full, Swarm, scenario
+from p2ptrain.sim.swarm import STEPS, Breaking, Full, Swarm, Variant, scenario
 from p2ptrain.sim.toy import ToyBlobs, ToyLearner
 from p2ptrain.strategies import load
 
@@ -71,11 +71,11 @@ class Requirement(NamedTuple):
     """Something that every strategy must do.
 
     name: a short sentence without its subject.
-    try_: takes the strategy's name; raises NotMetError.
+    try_: takes the strategy's name, or a variant; raises NotMetError.
     """
 
     name: str
-    try_: Callable[[str], None]
+    try_: Callable[[str | Variant], None]
 
 
 def demand(holds: bool, otherwise: str) -> None:
@@ -124,7 +124,7 @@ def examine(strategy: str) -> Iterator[tuple[str, str]]:
 # -- progress --------------------------------------------------------------------------------------
 
 
-def lonely_loss(strategy: str, seed: int) -> float:
+def lonely_loss(strategy: str | Variant, seed: int) -> float:
     """What the same peers reach in the same steps with nobody to talk to."""
     described = scenario(strategy, seed=seed)
     return fmean(alone_score(described, host)[0] for host in Swarm(described).hosts)
@@ -137,7 +137,7 @@ def ended(swarm: Swarm, what: str = "") -> Swarm:
     return swarm
 
 
-def gains(strategy: str) -> None:
+def gains(strategy: str | Variant) -> None:
     """Equal steps, five seeds, mean over all peers."""
     swarms = (ended(Swarm(scenario(strategy, seed=seed)), f"seed {seed}") for seed in SEEDS)
     together = fmean(swarm.loss() for swarm in swarms)
@@ -145,7 +145,7 @@ def gains(strategy: str) -> None:
     demand(together < GAIN * alone, f"loss {together:.3f} together, {alone:.3f} alone: no gain of 15 %")
 
 
-def survives(weather: str, strategy: str) -> None:
+def survives(weather: str, strategy: str | Variant) -> None:
     """Every living peer ends, with usable weights that are no worse than those that it would have alone."""
     seeds = (1, 2)
     losses: list[float] = []
@@ -157,7 +157,7 @@ def survives(weather: str, strategy: str) -> None:
     demand(together < alone, f"loss {together:.3f} together, {alone:.3f} alone")
 
 
-def works_with_few(strategy: str) -> None:
+def works_with_few(strategy: str | Variant) -> None:
     """One, two, three and five peers."""
     for peers in (1, 2, 3, 5):
         swarm = ended(Swarm(scenario(strategy, peers=peers)), f"{peers} peers")
@@ -165,7 +165,7 @@ def works_with_few(strategy: str) -> None:
         demand(steps >= STEPS, f"of {peers} peers one took {steps} of {STEPS} steps")
 
 
-def keeps_to_the_plan(strategy: str) -> None:
+def keeps_to_the_plan(strategy: str | Variant) -> None:
     """Nobody takes more steps than were agreed."""
     swarm = Swarm(scenario(strategy, faults=WEATHERS["all of it"]))
     most = 0
@@ -182,7 +182,7 @@ def keeps_to_the_plan(strategy: str) -> None:
 # -- weights that break ----------------------------------------------------------------------------
 
 
-def recovers(strategy: str) -> None:
+def recovers(strategy: str | Variant) -> None:
     """Two of eight peers' weights become NaN in the middle."""
     blobs: ToyBlobs = {}
 
@@ -197,7 +197,7 @@ def recovers(strategy: str) -> None:
     demand(worst < 2.0, f"two peers' NaN left a peer with a loss of {worst:.3g}")
 
 
-def bears_a_full_disk(strategy: str) -> None:
+def bears_a_full_disk(strategy: str | Variant) -> None:
     """One peer can publish only so many weights."""
     for room in (0, 1, 5):
         blobs: ToyBlobs = {}
@@ -208,7 +208,7 @@ def bears_a_full_disk(strategy: str) -> None:
         ended(Swarm(scenario(strategy), learner), f"`Publish` fails after {room} times")
 
 
-def distrusts(strategy: str) -> None:
+def distrusts(strategy: str | Variant) -> None:
     """Or a peer with broken weights could fill everyone's line with them."""
     swarm = Swarm(scenario(strategy, peers=12))
     for host in swarm.hosts[2::3]:
@@ -229,7 +229,7 @@ def distrusts(strategy: str) -> None:
 # -- coming and going ------------------------------------------------------------------------------
 
 
-def pauses(strategy: str) -> None:
+def pauses(strategy: str | Variant) -> None:
     """An owner may pause and resume."""
     swarm = Swarm(scenario(strategy))
     world, host = swarm.world, swarm.hosts[0]
@@ -246,7 +246,7 @@ def pauses(strategy: str) -> None:
     demand(host.node.view(0.0).step == STEPS, "who was paused did not take its other steps")
 
 
-def resumes(strategy: str) -> None:
+def resumes(strategy: str | Variant) -> None:
     """A trainer that dies takes up where it was."""
     swarm = Swarm(scenario(strategy))
     world, host = swarm.world, swarm.hosts[0]
@@ -259,7 +259,7 @@ def resumes(strategy: str) -> None:
     demand(steps == STEPS, f"whose trainer died ended after {steps} of {STEPS} steps")
 
 
-def bears_deaths(strategy: str) -> None:
+def bears_deaths(strategy: str | Variant) -> None:
     """Whoever is gone for ever, whatever it was about to say, the others end in time and have gained."""
     described = scenario(strategy, peers=MORTALS)
     usual = ended(Swarm(described))
@@ -280,14 +280,14 @@ def bears_deaths(strategy: str) -> None:
 # -- bounds ----------------------------------------------------------------------------------------
 
 
-def spares_messages(strategy: str) -> None:
+def spares_messages(strategy: str | Variant) -> None:
     """Of sixteen peers, none sends more than that."""
     swarm = ended(Swarm(scenario(strategy, peers=16)))
     most = max(host.messages_sent / swarm.world.now for host in swarm.hosts)
     demand(most <= MESSAGES_PER_S_MAX, f"{most:.1f} messages a second, more than {MESSAGES_PER_S_MAX:.1f}")
 
 
-def keeps_little(strategy: str) -> None:
+def keeps_little(strategy: str | Variant) -> None:
     """With 64 peers there is room for many times more."""
     swarm = Swarm(scenario(strategy, peers=64))
     world = swarm.world
@@ -300,7 +300,7 @@ def keeps_little(strategy: str) -> None:
 # -- the end ---------------------------------------------------------------------------------------
 
 
-def stays_ended(strategy: str) -> None:
+def stays_ended(strategy: str | Variant) -> None:
     """G9: the watch of every swarm here looks at each effect; here some time passes too."""
     swarm = ended(Swarm(scenario(strategy, faults=WEATHERS["30 % loss"])))
     results = swarm.losses()
@@ -312,7 +312,7 @@ def stays_ended(strategy: str) -> None:
     demand(not trains, "it trains after the end")
 
 
-def repeats(strategy: str) -> None:
+def repeats(strategy: str | Variant) -> None:
     """Equal seeds give equal runs, in any weather."""
     for seed in (5, 6):
         described = scenario(strategy, peers=12, seed=seed, faults=draw(seed))

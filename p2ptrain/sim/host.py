@@ -11,12 +11,15 @@ from p2ptrain.core.effects import (
     Drop,
     Effect,
     Fetch,
+    Halt,
     Hangup,
     Note,
+    Reduce,
     Remember,
     Send,
     SetTimer,
     Sign,
+    Stage,
 )
 from p2ptrain.core.envelope import Opener, Sealer, Verified, remember
 from p2ptrain.core.errors import Offence, RemoteProtocolError
@@ -49,9 +52,7 @@ class Host:
         "_offset",
         "_opener",
         "_sealer",
-        "_step_s",
         "_timers",
-        "_trainer",
         "alive",
         "blobs",
         "boot",
@@ -69,6 +70,8 @@ class Host:
         "number",
         "peer",
         "setup",
+        "step_s",
+        "trainer",
         "world",
     )
 
@@ -92,7 +95,7 @@ class Host:
         self.setup = setup
         self._members = members
         self.learner = learner
-        self._step_s = step_s
+        self.step_s = step_s
         self._offset: Seconds = 0.0
         self._timers: dict[str, int] = {}
         self._contacts: dict[PeerId, Verified[Message]] = {}
@@ -100,7 +103,7 @@ class Host:
         self._feeding = False
         self._sealer: Sealer
         self._opener: Opener
-        self._trainer: SimTrainer
+        self.trainer: SimTrainer
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -116,10 +119,10 @@ class Host:
         self._sealer = Sealer(SimSigner(self.peer), SWARM, world.codec, self.boot)
         self._opener = Opener(SimVerifier(), SWARM, world.codec, world.opened)
         ready = self.learner.ready()
-        self._trainer = SimTrainer(self.learner, ready, self._step_s, self._answer, self._wake)
+        self.trainer = SimTrainer(self.learner, ready, self.step_s, self.answer, self._wake)
         self.feed(inputs.Started(tuple(self._contacts.values()), tuple(self.blobs)))
         self._look_for_others(self.boot)
-        self._answer(START_S, ready)
+        self.answer(START_S, ready)
 
     def _look_for_others(self, boot: int) -> None:
         """Ask the introducer until somebody is known, as with an invite."""
@@ -139,6 +142,8 @@ class Host:
         """Hand an input to the node and carry out what it wants; inputs that follow at once queue up."""
         if not self.alive:
             return
+        if isinstance(event, inputs.TrainerLost):
+            self.world.stages.stop(self, "its trainer died")
         if self._feeding:
             self._inbox.append(event)
             return
@@ -186,7 +191,8 @@ class Host:
         if self.alive and boot == self.boot:
             self.feed(event)
 
-    def _answer(self, delay: Seconds, event: Input) -> None:
+    def answer(self, delay: Seconds, event: Input) -> None:
+        """Hand in what an effect led to, after a while."""
         if isinstance(event, inputs.Published):
             self.blobs[event.blob] = None
         if delay == 0.0 and self._feeding:
@@ -199,7 +205,7 @@ class Host:
 
     def _on_wake(self, boot: int, job: int) -> None:
         if self.alive and boot == self.boot:
-            self._trainer.on_wake(self.world.now, job)
+            self.trainer.on_wake(self.world.now, job)
 
     # -- effects -----------------------------------------------------------------------------------
 
@@ -227,7 +233,17 @@ class Host:
 
     def learn(self, effect: Effect) -> None:
         """Hand an effect to the trainer."""
-        self._trainer.perform(self.world.now, effect)
+        self.trainer.perform(self.world.now, effect)
+
+    def _stage(self, effect: Stage) -> None:
+        self.world.stages.ask(self, effect)
+
+    def _reduce(self, effect: Reduce) -> None:
+        self.world.rings.ask(self, effect)
+
+    def _halt(self, effect: Halt) -> None:
+        self.world.stages.stop(self, "stopped by its owner")
+        self.learn(effect)
 
     def _on_timer(self, boot: int, key: str, number: int) -> None:
         if self.alive and boot == self.boot and self._timers.get(key) == number:
@@ -282,5 +298,8 @@ HANDS: dict[type[Effect], Callable[[Host, Any], None]] = {
     Drop: Host._drop,
     Remember: Host._remember,
     Hangup: Host._hang_up,
+    Stage: Host._stage,
+    Reduce: Host._reduce,
+    Halt: Host._halt,
 }
 """Whatever is not here goes to the trainer."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import fmean
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +19,7 @@ from p2ptrain.core.node import Setup
 from p2ptrain.core.spread import SpreadConfig
 from p2ptrain.core.strategy import Rules
 from p2ptrain.core.types import PeerId, Seconds
+from p2ptrain.sim import lineage as descent
 from p2ptrain.sim.checks import Checks
 from p2ptrain.sim.faults import Faults
 from p2ptrain.sim.host import Host
@@ -62,7 +64,10 @@ class Scenario(Struct, frozen=True, kw_only=True):
 class Summary(Struct, frozen=True):
     """What came out. Times in virtual seconds but `cpu_s`; accuracy on the test split, mean over peers.
 
+    alone_accuracy, alone_accuracy_best: of the peers that were trained alone.
+    lineage: who took whose weights over, and who started again; the first `lineage.STEPS_MAX`.
     balance: how evenly the classes occur in a part, 0 to 1, mean over peers; None: parts are alike.
+    rounds: loss of local models, loss and accuracy of the global one, where somebody coordinates rounds.
     """
 
     seed: int
@@ -81,9 +86,12 @@ class Summary(Struct, frozen=True):
     accuracy_worst: float | None = None
     accuracy_best: float | None = None
     alone_accuracy: float | None = None
+    alone_accuracy_best: float | None = None
     alone_loss: float | None = None
     balance: float | None = None
     notes: dict[str, int] = {}
+    rounds: tuple[dict[str, Any], ...] = ()
+    lineage: tuple[descent.Step, ...] = ()
 
 
 def build(scenario: Scenario, learner: MakeLearner | None = None, rules: Rules | None = None) -> World:
@@ -250,10 +258,20 @@ def sum_up(world: World, scenario: Scenario, informed: float, cpu_s: float) -> S
         accuracy_worst=min(accuracies, default=None),
         accuracy_best=max(accuracies, default=None),
         alone_accuracy=fmean(alone_accuracies) if alone_accuracies else None,
+        alone_accuracy_best=max(alone_accuracies, default=None),
         alone_loss=fmean(loss for loss, _ in alone) if alone else None,
         balance=fmean(balances) if balances else None,
         notes=dict(sorted(notes.items())),
+        rounds=recorded_rounds(hosts),
+        lineage=descent.steps(hosts)[: descent.STEPS_MAX],
     )
+
+
+def recorded_rounds(hosts: list[Host]) -> tuple[dict[str, Any], ...]:
+    """Return what whoever coordinated noted of each round, in the order of time."""
+    notes = [(when, host.number, note) for host in hosts for when, note in host.notes]
+    rounds = [one for one in notes if one[2].event == "round"]
+    return tuple(note.fields for _, _, note in sorted(rounds, key=lambda one: one[:2]))
 
 
 def alone_score(scenario: Scenario, host: Host) -> tuple[float, float | None]:

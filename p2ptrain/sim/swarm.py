@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-from p2ptrain.core.effects import Adopt, Combine, Effect, Fresh, Publish, Train
+from p2ptrain.core.effects import Adopt, Combine, Effect, Fresh, Publish, Stage, Train
 from p2ptrain.core.envelope import Verified
 from p2ptrain.core.inputs import Input, LearnFailed
 from p2ptrain.core.lifecycle import State
-from p2ptrain.core.manifest import Manifest
+from p2ptrain.core.manifest import Manifest, Settings
 from p2ptrain.core.messages import Message
 from p2ptrain.core.strategy import Rules
 from p2ptrain.core.types import OWN, PeerId, Seconds
@@ -23,11 +23,21 @@ from p2ptrain.sim.world import World
 STEPS = 300
 
 
+class Variant(NamedTuple):
+    """A strategy with settings of its own."""
+
+    strategy: str
+    settings: Settings
+
+
 def scenario(
-    strategy: str, *, peers: int = 8, seed: int = 1, faults: Faults | None = None, **options: Any
+    strategy: str | Variant, *, peers: int = 8, seed: int = 1, faults: Faults | None = None, **options: Any
 ) -> Scenario:
     """Describe a short run: every peer takes its steps."""
-    manifest = Manifest(name="t", task="toy", strategy=strategy, steps=STEPS)
+    tried = Variant(strategy, {}) if isinstance(strategy, str) else strategy
+    manifest = Manifest(
+        name="t", task="toy", strategy=tried.strategy, strategy_config=tried.settings, steps=STEPS
+    )
     return Scenario(
         manifest=manifest, peers=peers, faults=faults or Faults(), seed=seed, for_s=0, alone=False, **options
     )
@@ -103,7 +113,9 @@ class Swarm:
 
 def changes_weights(effect: Effect) -> bool:
     """Say whether an effect changes the own weights."""
-    return isinstance(effect, Train | Fresh | Adopt) or (isinstance(effect, Combine) and effect.out == OWN)
+    if isinstance(effect, Combine):
+        return effect.out == OWN
+    return isinstance(effect, Train | Stage | Fresh | Adopt)
 
 
 class Breaking(ToyLearner):

@@ -22,6 +22,8 @@ from p2ptrain.core.types import BlobId, PeerId, Seconds
 from p2ptrain.sim.faults import Faults
 from p2ptrain.sim.host import Host
 from p2ptrain.sim.poison import poison_of
+from p2ptrain.sim.rings import Rings
+from p2ptrain.sim.stages import Stages
 from p2ptrain.sim.trainer import Learner
 
 _STAMP = struct.Struct(">d")
@@ -77,6 +79,8 @@ class World:
         self._sequence = 0
         self._trace = hashlib.blake2b(digest_size=16)
         self._cut: dict[PeerId, None] = {}
+        self.stages = Stages(self)
+        self.rings = Rings(self)
         members = Members(setup.me for setup in setups)
         self.hosts: dict[PeerId, Host] = {}
         for number, setup in enumerate(setups):

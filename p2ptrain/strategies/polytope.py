@@ -5,8 +5,8 @@ its own weights through the mean for a better point, on its own held-out data:
 
     w(t) = own + t (mean - own)     t = 2 reflects, 3 expands, 1.5 and 0.5 contract, 1 is the mean itself
 
-It takes the best over, adds its weights to the mean, mean <- mean + (w - mean) / n, and sends the chain on.
-A chain ends after so many hops; who hears of none for long begins one. Exact form, defaults and what was
+It takes a better one over, adds its weights to the mean, mean <- mean + (w - mean) / n, and sends the chain
+on. A chain ends after so many hops; who hears of none for long begins one. Exact form, defaults and what was
 measured: source 000, ALGORITHMS 2.2, 4.2, 5.
 """
 
@@ -41,9 +41,10 @@ from p2ptrain.core.inputs import (
     Trained,
     TrainerReady,
 )
-from p2ptrain.core.ladder import Ladder, points, slot_at
+from p2ptrain.core.ladder import Ladder, Line, slot_at
 from p2ptrain.core.messages import BlobBytes, BlobName, Message, Natural, Number, Offer
 from p2ptrain.core.progress import Progress
+from p2ptrain.core.rhythm import Rhythm
 from p2ptrain.core.strategy import Context, Event, Told
 from p2ptrain.core.types import OWN, BlobId, PeerId, Ref, Seconds, Slot, short
 
@@ -72,7 +73,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     newest: the last weights count so much in the mean, or its share; by default .5 (`line`) or 0.
     examples: held-out examples on which points are compared.
     broken: a mean whose loss is above this many times the own, plus one, ends the chain.
-    gain: so much lower must the loss be.
+    gain: so much lower must the loss be, and by half a standard error of the difference.
     held: so many chains wait here at most; the older ones end.
     silence: who hears of no chain for so many times the usual interval begins one.
     lr_spread: peers draw their learning rate factor from exp(U(-lr_spread, lr_spread)).
@@ -132,16 +133,22 @@ class Phase(StrEnum):
     DONE = "done"
 
 
+PHASES: dict[tuple[Phase, str], Phase] = {
+    (Phase.RUN, "own steps done"): Phase.SETTLE,
+    (Phase.SETTLE, "best result chosen"): Phase.DONE,
+}
+
+
 class Visit(Struct):
     """The chain that is looked at here.
 
-    tried: losses on the line by t; 0 is the own weights, 1 the mean.
+    line: from the own weights, t = 0, through the mean, t = 1.
     taken: the t that is gone to; 0: none.
     """
 
     chain: Chain
     sender: PeerId
-    tried: dict[float, float] = {}
+    line: Line
     asked: tuple[float, ...] = ()
     taken: float = 0.0
 
@@ -163,16 +170,14 @@ class Strategy:
         self._visits = 0
         self._may_visit = False
         self._seen: dict[tuple[bytes, int], int] = {}
-        self._began: dict[int, None] = {}
         self._turn = 0
-        self._heard: Seconds = 0.0
-        self._usual: Seconds = 0.0
+        self._rhythm = Rhythm()
         self._round_began: Seconds = 0.0
 
     def start(self, ctx: Context, ready: TrainerReady) -> list[Effect]:
         """Train from the common start or an own one, or go on from the checkpoint."""
         self._own.resume(ctx, ready)
-        self._heard = self._round_began = ctx.now
+        self._rhythm.heard = self._round_began = ctx.now
         self._turn = ctx.rng.randrange(64)
         return [*(self._begin(ctx) if ready.step == 0 else []), *self._next_round(ctx)]
 
@@ -228,16 +233,15 @@ class Strategy:
     def _next_round(self, ctx: Context) -> list[Effect]:
         """Look at a chain that waits, or begin one; then train on."""
         if self._own.is_done(ctx):
-            self._phase, self._visit = Phase.SETTLE, None
+            self._phase, self._visit = PHASES[self._phase, "own steps done"], None
             return self._own.look("last")
         round_s, self._round_began = ctx.now - self._round_began, ctx.now
-        self._usual = self._usual or round_s
         self._may_visit = True
         effects: list[Effect] = []
         if self._own.is_due(ctx.now, self._config.report_s):
             effects += self._own.look("own")
         effects += self._visit_next(ctx)
-        if ctx.now - self._heard > self._config.silence * max(self._usual, round_s) and self._own.step:
+        if self._rhythm.is_silent(ctx.now, self._config.silence, round_s) and self._own.step:
             effects += self._begin_chain(ctx)
         return [*effects, self._own.train(ctx, self._config.round_steps)]
 
@@ -271,9 +275,9 @@ class Strategy:
         self._seen[name] = chain.hop
         if len(self._seen) > SEEN_MAX:
             del self._seen[next(iter(self._seen))]
-        gap, self._heard = ctx.now - self._heard, ctx.now
-        self._usual = 0.7 * self._usual + 0.3 * gap if self._usual else gap
-        self._held = [*self._held, Visit(chain, sender)][-self._config.held :]
+        self._rhythm.hear(ctx.now)
+        visit = Visit(chain, sender, Line(self._config.ladder, self._config.gain))
+        self._held = [*self._held, visit][-self._config.held :]
         return self._visit_next(ctx)
 
     def _visit_next(self, ctx: Context) -> list[Effect]:
@@ -314,8 +318,9 @@ class Strategy:
         if len(event.losses) != 1 + len(asked):
             return []  # an answer to what was asked before, once more
         losses = [loss if math.isfinite(loss) else math.inf for loss in event.losses]
-        visit.tried |= {0.0: losses[0]} | dict(zip(asked, losses[1:], strict=True))
-        own, mean = visit.tried[0.0], visit.tried[1.0]
+        visit.line.losses |= dict(zip((0.0, *asked), losses, strict=True))
+        visit.line.errors |= dict(zip((0.0, *asked), event.differences, strict=False))
+        own, mean = visit.line.losses[0.0], visit.line.losses[1.0]
         if own == math.inf:
             return self._end_visit(ctx)
         if mean > self._bearable(own):
@@ -324,8 +329,7 @@ class Strategy:
         better = sum([loss < own for loss in others.values()])
         if better < math.ceil(self._worse_than * len(others)):
             return self._extend(visit)
-        more = points(self._config.ladder, visit.tried, min(others.values(), default=math.inf))
-        if more:
+        if more := visit.line.next(min(others.values(), default=math.inf)):
             return self._look(more)
         return [*self._move(visit), *self._extend(visit)]
 
@@ -342,13 +346,13 @@ class Strategy:
         return [note, Accuse(visit.sender, Offence.FALSE_CLAIM, detail)]
 
     def _move(self, visit: Visit) -> list[Effect]:
-        """Take the best point over; what training did meanwhile is kept."""
-        own = visit.tried[0.0]
-        loss, t = min((loss, t) for t, loss in visit.tried.items())
-        if not t or loss >= own - self._config.gain:
+        """Take a better point over; what training did meanwhile is kept."""
+        t, losses = visit.line.best(), visit.line.losses
+        if not t:
             return []
         visit.taken = t
-        note = Note("moved", {"t": t, "from": short(visit.sender), "before": own, "loss": loss})
+        fields = {"t": t, "from": short(visit.sender), "before": losses[0.0], "loss": losses[t]}
+        note = Note("moved", fields | {"step": self._own.step})
         step = ((1.0, OWN), (t, visit.chain.mean), (-t, BASE))
         if t <= 1:
             return [note, Combine(self._tag("move"), OWN, step)]
@@ -367,7 +371,7 @@ class Strategy:
 
     def _pass_on(self, ctx: Context, visit: Visit, event: Published) -> list[Effect]:
         chain = visit.chain
-        met = [*chain.met, Met(ctx.me, visit.tried[visit.taken])][-MET_MAX:]
+        met = [*chain.met, Met(ctx.me, visit.line.losses[visit.taken])][-MET_MAX:]
         longer = replace(
             chain,
             hop=chain.hop + 1,
@@ -376,9 +380,10 @@ class Strategy:
             size_bytes=event.size_bytes,
             met=tuple(met),
         )
+        note = Note("chain_met", {"from": short(visit.sender), "hop": longer.hop, "moved": visit.taken})
         if longer.hop >= self._hops(ctx):
-            return [*self._end_visit(ctx), *self._begin_chain(ctx)]
-        return [*self._send(ctx, longer), *self._end_visit(ctx)]
+            return [note, *self._end_visit(ctx), *self._begin_chain(ctx)]
+        return [note, *self._send(ctx, longer), *self._end_visit(ctx)]
 
     def _send(self, ctx: Context, chain: Chain) -> list[Effect]:
         """Send it to the next address that it did not meet lately."""
@@ -396,7 +401,7 @@ class Strategy:
 
     def _begin_chain(self, ctx: Context) -> list[Effect]:
         """Begin one from the own weights, if there is anybody to send it to."""
-        self._heard = ctx.now
+        self._rhythm.heard = ctx.now
         if not math.isfinite(self._own.loss) or not ctx.partners():
             return []
         return [Publish(f"chain:{ctx.rng.getrandbits(48)}")]
@@ -406,7 +411,8 @@ class Strategy:
             return []
         number = int(event.tag.removeprefix("chain:"))
         met = (Met(ctx.me, self._own.loss),)
-        return self._send(ctx, Chain(ctx.me, number, 0, 1, event.blob, event.size_bytes, met))
+        chain = Chain(ctx.me, number, 0, 1, event.blob, event.size_bytes, met)
+        return [Note("chain_begun"), *self._send(ctx, chain)]
 
     def _end_visit(self, ctx: Context) -> list[Effect]:
         self._visit = None
@@ -428,7 +434,8 @@ class Strategy:
             case Published(tag=keep.TAG) | LearnFailed(tag=keep.TAG):
                 return [*self._on_kept(event), *self._choose(ctx)]
         effects = self._ending.handle(ctx, event, self._own)
-        self._phase = Phase.DONE if self._ending.is_over else self._phase
+        if self._ending.is_over:
+            self._phase = PHASES[self._phase, "best result chosen"]
         return effects
 
     def _choose(self, ctx: Context) -> list[Effect]:

@@ -31,6 +31,8 @@ class Config(Recipe):
     layers: transformer blocks.
     heads: of attention in each; they share `width`.
     dropout: share that is left out of each part's result.
+    tied: characters have the same numbers where they enter and where they are scored; a net that is not
+        tied can be cut into layers, for `layerwise` and `pipeline`.
     """
 
     context: int = 64
@@ -38,6 +40,7 @@ class Config(Recipe):
     layers: int = 4
     heads: int = 4
     dropout: float = 0.0
+    tied: bool = True
     optimizer: str = "adamw"
     lr: float = 1e-3
 
@@ -52,6 +55,7 @@ def model(cfg: Config) -> nn.Module:
         layers=cfg.layers,
         heads=cfg.heads,
         dropout=cfg.dropout,
+        tied=cfg.tied,
     )
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from p2ptrain.cli.history import show_turns
 from p2ptrain.core import inputs
-from p2ptrain.core.effects import Adopt, Combine
+from p2ptrain.core.effects import Adopt, Combine, Note
 from p2ptrain.core.errors import ConfigError
 from p2ptrain.core.types import OWN, Ref, Slot
 from p2ptrain.daemon import history
-from p2ptrain.daemon.history import DAMAGED, FILE, History, Point, Watch, read
+from p2ptrain.daemon.descent import Turn
+from p2ptrain.daemon.history import DAMAGED, FILE, History, Point, Watch, read, read_turns
 from tests.daemon.helpers import Home, until
 
 
@@ -22,7 +24,7 @@ def point(step: int, **more: object) -> Point:
     return Point(time=1000.0 + step, boot=1, state="training", step=step, samples=32 * step, **more)
 
 
-def write(folder: Path, *points: Point, points_max: int = history.POINTS_MAX) -> list[str]:
+def write(folder: Path, *points: Point | Turn, points_max: int = history.POINTS_MAX) -> list[str]:
     said: list[str] = []
     writer = History(folder, said.append, points_max)
     for one in points:
@@ -163,6 +165,44 @@ def test_what_comes_from_others_counts_as_a_round() -> None:
     ]
     watch.record(0.0, inputs.Resumed(), list(wishes))
     assert watch._rounds == 2
+
+
+def test_what_strategies_note_of_descent_is_kept(tmp_path: Path) -> None:
+    watch = Watch(3, Journal())
+    notes = [
+        Note("restarted", {"step": 7, "loss": 0.5, "how": "fresh"}),
+        Note("averaged", {"from": "abcd"}),
+        Note("adopted", {"step": 9, "loss": 0.25, "from": "abcd"}),
+        Note("result", {"from": ("abcd", "efgh"), "with_own": True, "loss": float("nan")}),
+    ]
+    watch.record(0.0, inputs.Trained(20, 640, 1.0, 1.0), list(notes))
+    turns = watch.turns(100.0)
+    assert watch.turns(101.0) == []
+    write(tmp_path, point(1), *turns)
+    first, second, last = read_turns(tmp_path)
+    assert (first.step, first.how, first.parents) == (7, "fresh", "")
+    assert second == Turn(time=100.0, boot=3, step=9, event="adopted", parents="abcd", loss=0.25)
+    assert (last.step, last.parents, last.loss) == (20, "own, abcd, efgh", None)
+    shown = show_turns([first, second, last])
+    assert "adopted" in shown
+    assert "own, abcd, efgh" in shown
+
+
+def test_only_so_many_turns_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "TURNS_MAX", 5)
+    turns = [Turn(time=float(step), boot=1, step=step, event="adopted") for step in range(20)]
+    write(tmp_path, *turns)
+    assert read_turns(tmp_path) == turns[-5:]
+
+
+def test_a_history_from_before_turns_were_kept_has_none(tmp_path: Path) -> None:
+    write(tmp_path, point(1))
+    with sqlite3.connect(tmp_path / FILE) as older:
+        older.execute("DROP TABLE turns")
+    older.close()
+    assert read_turns(tmp_path) == []
+    assert write(tmp_path, point(2)) == []
+    assert len(read(tmp_path)) == 2
 
 
 def test_a_daemon_writes_its_history_and_a_command_shows_it(home: Home) -> None:

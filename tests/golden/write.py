@@ -7,6 +7,8 @@ from pathlib import Path
 
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.envelope import Sealer
+from p2ptrain.core.federation.rounds import Known, Task, Update
+from p2ptrain.core.layerwise.messages import Assign, Here, Lead, Result
 from p2ptrain.core.messages import (
     Compare,
     Contact,
@@ -24,10 +26,15 @@ from p2ptrain.core.messages import (
     Tags,
     Want,
 )
+from p2ptrain.core.pipeline.foreman import Ready, Round
+from p2ptrain.core.pipeline.lineup import Line, Place
+from p2ptrain.core.pipeline.post import Elsewhere
+from p2ptrain.core.ring import words
+from p2ptrain.core.sharding.messages import Grad, Params, Piece, Servers, Silent
 from p2ptrain.core.types import BlobId, PeerId, Ref
 from p2ptrain.sim.keys import SWARM, SimSigner
 from p2ptrain.strategies import load, names
-from p2ptrain.strategies.gossip import Answer, Busy, Swap
+from p2ptrain.strategies.gossip import Answer, Busy, Give, Swap, Took
 from p2ptrain.strategies.polytope import Chain, Met
 
 FOLDER = Path(__file__).parent
@@ -73,11 +80,56 @@ def messages() -> dict[str, Message]:
 
 
 STRATEGIES: dict[str, dict[str, Message]] = {
+    "allreduce": {
+        "allreduce-ready": words.Ready(
+            2, 17, 3, words.Outcome.FAILED, AUTHOR, words.Shown(BLOB, 407_080), (bytes(32),)
+        ),
+        "allreduce-ready-shortest": words.Ready(0, 1, 0),
+        "allreduce-ring": words.Ring(
+            2, 3, "0f" * 16, (words.Place(AUTHOR, 17, words.Shown(BLOB, 407_080)), words.Place(bytes(32), 1))
+        ),
+        "allreduce-call": words.Call(2),
+    },
+    "federated": {
+        "federated-task": Task(2, 17, BLOB, 407_080, True, False, 99, 12.5, BLOB, 407_080),
+        "federated-task-shortest": Task(2, 17, BLOB, 407_080),
+        "federated-update": Update(2, 17, 99, 850, BLOB, 407_080, 50, 1600, 0.25, 0.5),
+        "federated-update-shortest": Update(2, 17, 0, 850),
+        "federated-known": Known(2, 17, BLOB, 407_080, AUTHOR),
+        "federated-known-shortest": Known(0, 0),
+    },
     "gossip": {
         "gossip-swap": Swap(17, BLOB, 407_080),
         "gossip-swap-turn": Swap(17, BLOB, 407_080, 12),
         "gossip-answer": Answer(17, BLOB, 407_080),
         "gossip-busy": Busy(17),
+        "gossip-swap-age": Swap(17, BLOB, 407_080, 12, 600),
+        "gossip-answer-age": Answer(17, BLOB, 407_080, 600),
+        "gossip-give": Give(17, BLOB, 407_080, 0.5, 12, 600),
+        "gossip-took": Took(17, 0.25),
+    },
+    "layerwise": {
+        "layerwise-lead": Lead(2),
+        "layerwise-here": Here(2, 17, 850, Offer(BLOB, 407_080, 0.25)),
+        "layerwise-here-shortest": Here(0, 0, 0),
+        "layerwise-assign": Assign(2, 17, BLOB, 407_080, 0.25, 2, 4, 16),
+        "layerwise-result": Result(2, 17, BLOB, 2, 4, BLOB, 203_540, 0.25, 16, 1.5, 834),
+    },
+    "pipeline": {
+        "pipeline-round": Round(
+            2, 17, BLOB, 407_080, (Line(50, (Place(AUTHOR, 0, 2), Place(PeerId(bytes(32)), 2, 5))),)
+        ),
+        "pipeline-round-shortest": Round(2, 17, BLOB, 407_080),
+        "pipeline-ready": Ready(2, 17, 850, BLOB, 407_080, 50, 0.09, BLOB, 203_540, 0.25),
+        "pipeline-ready-shortest": Ready(0),
+        "pipeline-elsewhere": Elsewhere(3, AUTHOR),
+    },
+    "parameter_server": {
+        "parameter-server-servers": Servers(2, AUTHOR, 17, (AUTHOR, bytes(32), AUTHOR, AUTHOR)),
+        "parameter-server-grad": Grad(2, 17, 3, 12, 11, Piece(BLOB, 101_770), Piece(BLOB, 101_771), 1600),
+        "parameter-server-grad-shortest": Grad(2, 17, 0, 12, 0),
+        "parameter-server-params": Params(2, 17, 3, 12, 11, Piece(BLOB, 101_770)),
+        "parameter-server-silent": Silent(2, 17, (0, 3)),
     },
     "polytope": {
         "polytope-chain": Chain(AUTHOR, 17, 3, 4, BLOB, 407_080, (Met(AUTHOR, 0.25), Met(bytes(32), 0.5))),

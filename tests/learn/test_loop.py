@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from p2ptrain.core.effects import Adopt, Checkpoint, Evaluate, Fresh, OptimizerState, Publish
-from p2ptrain.core.errors import ManifestError
+from p2ptrain.core.effects import Adopt, Checkpoint, Combine, Evaluate, Fresh, Guide, OptimizerState, Publish
+from p2ptrain.core.errors import ManifestError, WeightsError
 from p2ptrain.core.inputs import Evaluated, Published
-from p2ptrain.core.types import OWN
+from p2ptrain.core.types import OWN, Ref, Slot
 from p2ptrain.learn.engine import Engine
 from p2ptrain.learn.loop import Loop, OwnLoop, draw_anew, parts_of_loop
 from p2ptrain.learn.losses import classification
@@ -239,3 +239,26 @@ def test_another_start_is_noticed(theirs: str, ours: str, fix: str) -> None:
     with pytest.raises(ManifestError) as caught:
         check_same(describe(["`a` [2]"], theirs), describe(["`a` [2]"], ours))
     assert fix in caught.value.hint
+
+
+def test_a_loop_shifts_its_weights_and_leaves_gradients_to_their_owner() -> None:
+    bench = Bench()
+    trained = bench.loop.vector.spec.trainable
+    slot = Slot(Ref("a"))
+    bench.perform(Combine("c", slot, ((0.01, OWN),)))
+    before = bench.flat
+    bench.engine.guide(Guide(shift=slot))
+    bench.steps.shift()
+    assert torch.equal(bench.flat[:trained], before[:trained] + (0.01 * before)[:trained])
+    assert torch.equal(bench.flat[trained:], before[trained:])
+    bench.engine.guide(None)
+    bench.steps.shift()
+    assert torch.equal(bench.flat[:trained], before[:trained] + (0.01 * before)[:trained])
+    for guide in (Guide((0, 1)), Guide(towards=slot, pull=0.1), Guide(shift=Ref("b"))):
+        with pytest.raises(WeightsError):
+            bench.engine.guide(guide)
+
+
+def test_a_loops_net_is_one_layer() -> None:
+    ready = Bench().engine.ready()
+    assert [layer.ranges for layer in ready.layers] == [((0, ready.numbers),)]

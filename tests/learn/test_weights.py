@@ -77,7 +77,7 @@ def test_a_delta_comes_back_as_weights(vector, codec):
     moved[spec.trainable :] = torch.rand(spec.count - spec.trainable) * 1e-9
     data = b"".join(packing.encode(moved, spec, codec, base))
     assert len(data) == packing.blob_bytes(spec, codec, BASE)
-    assert (packing.base_of(data), packing.codec_of(data)) == (BASE, codec)
+    assert packing.kind_of(data) == packing.Kind(codec, BASE)
     back = packing.decode(data, spec, "f32", find={BASE: base.vector}.__getitem__)
     difference = (moved - base.vector)[: spec.trainable]
     error = (back - moved)[: spec.trainable].abs()
@@ -88,7 +88,7 @@ def test_a_delta_comes_back_as_weights(vector, codec):
 
 def test_whole_weights_name_no_base(vector):
     assert packing.base_of(blob(vector)) is None
-    assert packing.codec_of(blob(vector, "int8")) == "int8"
+    assert packing.kind_of(blob(vector, "int8")) == packing.Kind("int8")
 
 
 def test_a_codec_for_differences_takes_no_whole_weights(vector):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2ptrain.core.blobid import hash_blob
-from p2ptrain.core.effects import Checkpoint, Combine, Drop, Evaluate, Halt, Publish, Train
+from p2ptrain.core.effects import Checkpoint, Combine, Drop, Evaluate, Guide, Halt, Publish, Train
 from p2ptrain.core.errors import LocalProtocolError
 from p2ptrain.core.inputs import Combined, Evaluated, LearnFailed, Published, Saved, Trained, TrainerReady
 from p2ptrain.core.types import OWN, Ref, Slot
@@ -124,11 +124,16 @@ def test_a_conversation(start):
     trained = trainer.receive()
     assert isinstance(trained, Trained)
     assert trained.samples == trained.step * 32 > 0
+    assert len(ready.layers) == 2
+    gone, local = Guide(shift=Ref("b")), Guide((0, 1), local=True)
+    trainer.send(Train(3, guide=gone), Train(2, guide=local))
+    assert trainer.receive() == LearnFailed("train", "there are no weights called `b`")
+    assert trainer.receive().step == trained.step + 2
     content = (trainer.folder / "blobs" / published.blob).read_bytes()
     assert (hash_blob(content), len(content)) == (published.blob, ready.blob_bytes)
     accept_and_refuse(trainer, content)
     trainer.send(Drop(published.blob), Checkpoint(b"mind"), wire.Quit())
-    assert trainer.receive().step == trained.step
+    assert trainer.receive().step == trained.step + 2
     assert trainer.receive() is None
     assert trainer.process.wait() == 0
     assert not (trainer.folder / "blobs" / published.blob).exists()

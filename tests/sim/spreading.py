@@ -40,6 +40,10 @@ class Stater:
         return "stating"
 
 
+PERIOD_S = SpreadConfig().period_s
+SPAN = 2 * PERIOD_S, 18 * PERIOD_S
+"""When arrivals are counted: 16 periods."""
+
 RULES = Rules("stater", NoConfig, (), lambda _: Stater())
 PUSH_ONLY = {"law": "expo_sync", "reply": False, "forward_hops": 0, "adaptive": False}
 
@@ -98,6 +102,11 @@ class Arrivals:
         world.run(until)
         self._span = (since, until)
 
+    @classmethod
+    def of(cls, peers: int, seed: int, law: str) -> "Arrivals":
+        """Let everyone speak by a law, without answers and passing on."""
+        return cls(swarm(peers, seed, **{**PUSH_ONLY, "law": law}), *SPAN)
+
     def _observe(self, host: Host, now: Seconds) -> None:
         if host.frames_received > self._heard[host.peer]:
             self._heard[host.peer] = host.frames_received
@@ -117,3 +126,16 @@ class Arrivals:
             marks = [since, *[time for time in times if since <= time < until], until]
             gaps += [later - earlier for earlier, later in pairwise(marks)]
         return max(gaps)
+
+
+def periods_until_all_know(peers: int, seeds: range, faults: Faults | None = None, **spread: Any) -> float:
+    """Return the mean over seeds."""
+    times = [Knowledge(swarm(peers, seed, faults, **spread)).time_for_all() for seed in seeds]
+    return fmean(times) / PERIOD_S
+
+
+def messages_per_period(peers: int, seed: int, periods: int, **spread: Any) -> float:
+    """Return the mean over peers."""
+    world = swarm(peers, seed, **spread)
+    world.run(periods * PERIOD_S)
+    return fmean(host.messages_sent for host in world.hosts.values()) / periods

@@ -8,23 +8,27 @@ from p2ptrain.core.effects import (
     Adopt,
     Combine,
     Effect,
+    Evaluate,
     Fetch,
     Finish,
     Fresh,
     Publish,
+    Reduce,
     Send,
     SetTimer,
     Tell,
     Train,
 )
-from p2ptrain.core.inputs import Fetched, Published, TimerFired, Trained, TrainerReady
+from p2ptrain.core.inputs import Fetched, Published, Reduced, TimerFired, Trained, TrainerReady
 from p2ptrain.core.messages import Leave, Offer, Report
 from p2ptrain.core.strategy import Context, Event, Learned, Rules
-from p2ptrain.core.types import OWN
+from p2ptrain.core.types import OWN, Ref, Slot
 from p2ptrain.sim.checks import BrokenInvariantError, Checks
 from p2ptrain.sim.scenario import build
 from p2ptrain.sim.swarm import scenario
 from tests.helpers import NoConfig, blob
+
+MEAN, OTHER = Slot(Ref("mean")), Slot(Ref("other"))
 
 Bug = Callable[[Context, Event], list[Effect]]
 
@@ -78,6 +82,29 @@ def mixes_in_what_it_fetched(ctx: Context, event: Event) -> list[Effect]:
     return adopts_what_it_fetched(ctx, event)
 
 
+def adopts_the_mean_of_a_ring(ctx: Context, event: Event) -> list[Effect]:
+    if isinstance(event, Trained):
+        return [Reduce("r", MEAN, OWN, 1.0, ctx.membership.trainers, "0" * 32, 5.0)]
+    return [Adopt("x", MEAN)] if isinstance(event, Reduced) else []
+
+
+def adopts_it_by_way_of_another_slot(ctx: Context, event: Event) -> list[Effect]:
+    if isinstance(event, Reduced):
+        return [Combine("x", OTHER, ((1.0, MEAN),)), Combine("y", OWN, ((0.5, OWN), (0.5, OTHER)))]
+    return adopts_the_mean_of_a_ring(ctx, event)
+
+
+def adopts_a_mean_that_was_measured(ctx: Context, event: Event) -> list[Effect]:
+    if isinstance(event, Reduced):
+        return [Evaluate("x", (OWN, MEAN)), Adopt("x", MEAN)]
+    return adopts_the_mean_of_a_ring(ctx, event)
+
+
+def reduces_into_its_own(ctx: Context, event: Event) -> list[Effect]:
+    ring = Reduce("r", OWN, OWN, 1.0, ctx.membership.trainers, "0" * 32, 5.0)
+    return [ring] if isinstance(event, Trained) else []
+
+
 def after_the_end(*effects: Effect) -> Bug:
     def bug(ctx: Context, event: Event) -> list[Effect]:
         if isinstance(event, TimerFired):
@@ -109,6 +136,9 @@ def offers_worse(ctx: Context, event: Event) -> list[Effect]:
 BUGS: dict[str, tuple[Bug, str]] = {
     "adopts unmeasured weights": (adopts_what_it_fetched, "adopts .* unmeasured .G7."),
     "mixes in unmeasured weights": (mixes_in_what_it_fetched, "adopts .* unmeasured .G7."),
+    "adopts the mean of a ring": (adopts_the_mean_of_a_ring, "adopts 000000000000 unmeasured .G7."),
+    "adopts it by way of another slot": (adopts_it_by_way_of_another_slot, "adopts 0+ unmeasured .G7."),
+    "reduces into its own weights": (reduces_into_its_own, "over unmeasured .G7."),
     "starts anew after the end": (after_the_end(Fresh(1)), "Fresh after the end .G9."),
     "adopts after the end": (after_the_end(Adopt("x", OWN)), "Adopt after the end .G9."),
     "mixes after the end": (after_the_end(Combine("x", OWN, ((1.0, OWN),))), "after the end .G9."),
@@ -124,6 +154,7 @@ BUGS: dict[str, tuple[Bug, str]] = {
 
 def test_a_strategy_without_a_bug_passes() -> None:
     watched(nothing)
+    watched(adopts_a_mean_that_was_measured)
 
 
 @pytest.mark.parametrize(("bug", "found"), BUGS.values(), ids=BUGS)

@@ -17,11 +17,12 @@ from p2ptrain.core.effects import (
     Send,
     SetTimer,
     Sign,
+    Stage,
     Train,
 )
-from p2ptrain.core.inputs import Input, Published, TrainerLost, TrainerReady
+from p2ptrain.core.inputs import Input, Published, Trained, TrainerLost, TrainerReady
 from p2ptrain.core.lifecycle import State
-from p2ptrain.core.manifest import Manifest
+from p2ptrain.core.manifest import Manifest, Settings
 from p2ptrain.core.membership import Members
 from p2ptrain.core.node import Node, Setup
 from p2ptrain.core.strategy import Rules
@@ -39,20 +40,29 @@ SENDS_MAX = 32
 class Watched:
     """A node, and what must hold of it."""
 
-    def __init__(self, strategy: str, seed: int, *, wild: bool) -> None:
+    def __init__(self, strategy: str, seed: int, *, wild: bool, config: Settings | None = None) -> None:
         rules = load(strategy)
+        self._config = config or {}
         self.chaos = Chaos(rules, seed, wild=wild)
         self._wild = wild
         self.node = self._node(rules, seed)
         self.trainer_runs = False
         self.step = 0
         self.finished = False
+        self._trains = False
         self._measured: dict[str, None] = {}
         self._own: dict[str, None] = {}
         self._codec = codec(rules.messages)
 
     def _node(self, rules: Rules, seed: int) -> Node:
-        manifest = Manifest(name="t", task="toy", strategy=rules.name, steps=300, target_loss=1e-9)
+        manifest = Manifest(
+            name="t",
+            task="toy",
+            strategy=rules.name,
+            strategy_config=self._config,
+            steps=300,
+            target_loss=1e-9,
+        )
         setup = Setup(
             me=peer(ME),
             manifest=manifest,
@@ -86,6 +96,8 @@ class Watched:
             self.chaos.forget_trainer()
         if isinstance(event, Published):
             self._own[event.blob] = None
+        if isinstance(event, Trained | TrainerLost):
+            self._trains = False
         effects = self.node.handle(self.chaos.now, event)
         self.chaos.after(effects)
         assert sum(isinstance(effect, Send) for effect in effects) <= SENDS_MAX
@@ -115,14 +127,15 @@ class Watched:
                 assert ref in self._measured or ref in self._own, "adopts weights it never measured (G7)"
             case _:
                 pass
-        if self.finished and isinstance(effect, Train | Fresh | Adopt | Combine):
+        if self.finished and isinstance(effect, Train | Stage | Fresh | Adopt | Combine):
             assert isinstance(effect, Combine), "after the end nothing changes the result (G9)"
             assert effect.out != OWN, "after the end nothing changes the result (G9)"
         if isinstance(effect, Train):
             assert self.node.state is State.TRAINING
             assert effect.steps > 0
+            self._trains = True
         if isinstance(effect, Halt):
-            assert self.node.state is not State.TRAINING
+            assert self._trains or self.node.state is not State.TRAINING, "halts what is not under way"
 
     def _check_bounds(self) -> None:
         node = self.node

@@ -2,10 +2,14 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from p2ptrain.core.effects import Effect, Send
+from p2ptrain.core.effects import Effect, Evaluate, Send
+from p2ptrain.core.inputs import Evaluated, Input
 from p2ptrain.core.ladder import slot_at
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.sim.faults import Faults
@@ -13,16 +17,25 @@ from p2ptrain.sim.host import Host
 from p2ptrain.sim.poison import Poison
 from p2ptrain.sim.scenario import Scenario
 from p2ptrain.sim.swarm import Swarm
+from p2ptrain.sim.toy import ToyBlobs, ToyLearner
 from p2ptrain.strategies.polytope import MET_MAX, Chain
 
 PEERS = 8
 
 
-def swarm(seed: int = 1, *, liars: float = 0.0, loss: float = 0.0, **settings: float | str) -> Swarm:
+def swarm(
+    seed: int = 1,
+    *,
+    liars: float = 0.0,
+    loss: float = 0.0,
+    learner: Callable[[int], ToyLearner] | None = None,
+    **settings: float | str,
+) -> Swarm:
     config = {"round_steps": 25, **settings}
     manifest = Manifest(name="t", task="toy", strategy="polytope", steps=400, strategy_config=config)
     faults = Faults(latency_s=0.05, liars=liars, loss=loss, attack=Poison.SCALE)
-    return Swarm(Scenario(manifest=manifest, peers=PEERS, faults=faults, for_s=0.0, step_s=0.1, seed=seed))
+    described = Scenario(manifest=manifest, peers=PEERS, faults=faults, for_s=0.0, step_s=0.1, seed=seed)
+    return Swarm(described, learner)
 
 
 def chain_of(effect: Effect) -> Chain | None:
@@ -85,6 +98,57 @@ def test_a_chain_meets_others_before_it_comes_back() -> None:
     them.world.observers.append(look)
     assert them.finish()
     assert max(hops.values()) >= PEERS // 2
+
+
+def test_several_chains_are_on_their_way_at_once_but_not_many() -> None:
+    """P4: after the first rounds there is always one, and never more than `held` a peer."""
+    them = swarm()
+    counts: list[int] = []
+
+    def look(host: Host, now: float) -> None:
+        alive: dict[tuple[bytes, int], None] = {}
+        for other in them.hosts:
+            strategy: Any = other.node._strategy
+            waiting = [*strategy._held, *filter(None, [strategy._visit])]
+            alive |= {(visit.chain.origin, visit.chain.number): None for visit in waiting}
+            assert len(strategy._held) <= 2
+        counts.append(len(alive))
+
+    them.world.run(20.0)
+    them.world.observers.append(look)
+    them.world.run(38.0)
+    assert max(counts) <= 2 * PEERS
+    assert max(counts) >= 3
+    met = sum(host.note_counts["chain_met"] for host in them.hosts)
+    assert met > 3 * sum(host.note_counts["chain_begun"] for host in them.hosts) / 2
+
+
+class Unsure(ToyLearner):
+    """A learner whose comparisons are known to be worth nothing, or not known at all."""
+
+    error = math.inf
+
+    def _evaluate(self, effect: Evaluate) -> Input:
+        answer = super()._evaluate(effect)
+        assert isinstance(answer, Evaluated)
+        return replace(answer, differences=(self.error,) * len(answer.losses))
+
+
+@pytest.mark.parametrize(("error", "moves_least"), [(100.0, 0), (math.nan, PEERS), (math.inf, PEERS)])
+def test_a_move_is_more_than_chance(error: float, moves_least: int) -> None:
+    """ALGORITHMS 2.2: half a standard error of the difference on the same examples."""
+    blobs: ToyBlobs = {}
+
+    def learner(number: int) -> ToyLearner:
+        made = Unsure(0, number, blobs)
+        made.error = error
+        return made
+
+    them = swarm(learner=learner)
+    assert them.finish()
+    made = [move for host in them.hosts for move in moves(host)]
+    assert len(made) >= moves_least
+    assert bool(made) == bool(moves_least)
 
 
 def test_who_hears_of_no_chain_begins_one_again_and_again() -> None:

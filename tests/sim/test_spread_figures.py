@@ -4,29 +4,18 @@ Measured means stand beside the bounds.
 """
 
 from statistics import fmean
-from typing import Any
 
 import pytest
 
-from p2ptrain.core.spread import SpreadConfig
 from p2ptrain.sim.faults import Faults
-from tests.sim.spreading import PUSH_ONLY, Arrivals, Knowledge, swarm
-
-PERIOD_S = SpreadConfig().period_s
-
-
-def periods_until_all_know(peers: int, seeds: range, faults: Faults | None = None, **spread: Any) -> float:
-    """Return the mean over seeds."""
-    times = [Knowledge(swarm(peers, seed, faults, **spread)).time_for_all() for seed in seeds]
-    return fmean(times) / PERIOD_S
-
-
-def messages_per_period(peers: int, seed: int, periods: int, **spread: Any) -> float:
-    """Return the mean over peers."""
-    world = swarm(peers, seed, **spread)
-    world.run(periods * PERIOD_S)
-    return fmean(host.messages_sent for host in world.hosts.values()) / periods
-
+from tests.sim.spreading import (
+    PERIOD_S,
+    PUSH_ONLY,
+    Arrivals,
+    messages_per_period,
+    periods_until_all_know,
+    swarm,
+)
 
 # -- A1: no loss -----------------------------------------------------------------------------------
 
@@ -61,9 +50,7 @@ def test_without_answers_and_passing_on_it_takes_the_logarithm(peers: int, most:
 @pytest.mark.parametrize("peers", [16, 64, 256])
 def test_the_law_is_even_and_chance_is_not(peers: int) -> None:
     """Variation over peers of what 16 periods bring: measured at most .012 and about .25."""
-    span = 2 * PERIOD_S, 18 * PERIOD_S
-    even = [Arrivals(swarm(peers, seed, **PUSH_ONLY), *span) for seed in range(3)]
-    chance = [Arrivals(swarm(peers, seed, **{**PUSH_ONLY, "law": "uniform"}), *span) for seed in range(3)]
+    even, chance = ([Arrivals.of(peers, seed, law) for seed in range(3)] for law in ("expo_sync", "uniform"))
     assert fmean(a.variation() for a in even) <= 0.05
     assert 0.2 <= fmean(a.variation() for a in chance) <= 0.3
     assert max(a.longest_silence() for a in even) <= 2.5 * PERIOD_S

@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2ptrain.core.effects import Adopt, Effect, Evaluate, Halt, Publish, Train
+from p2ptrain.core.effects import Adopt, Effect, Evaluate, Guide, Halt, Publish, Train
 from p2ptrain.core.inputs import Evaluated, Input, Published, Trained
 from p2ptrain.core.types import OWN, Seconds
 from p2ptrain.sim.toy import ToyLearner
@@ -95,3 +95,28 @@ def test_adopting_does_not_stop_training() -> None:
     bench.perform(Adopt("x", OWN), at=2.0)
     bench.run(20.0)
     assert bench.trained() == [(5.0, 50)]
+
+
+@pytest.mark.parametrize(
+    ("guide", "seconds"),
+    [
+        (Guide(layers=(0, 4)), 4.0),
+        (Guide(layers=(0, 1)), 4.0 * (1 + 3 * 2 / 3) / 4),
+        (Guide(layers=(3, 4)), 4.0 * (3 / 3 + 1) / 4),
+        (Guide(layers=(0, 1), local=True), 4.0 * 1 / 4),
+        (Guide(layers=(2, 4), local=True), 4.0 * (2 / 3 + 2) / 4),
+    ],
+    ids=["all layers", "the first", "the last", "the first, locally", "the last two, locally"],
+)
+def test_a_guided_step_takes_its_share_of_the_time(guide: Guide, seconds: float) -> None:
+    """The toy has four layers of equal cost: a step of 0.1 s, forty of them."""
+    bench = Bench()
+    bench.perform(Train(40, 0, guide), at=0.0)
+    bench.run(seconds - 0.05)
+    assert bench.trained() == []
+    bench.run(20.0)
+    assert bench.trained() == [(seconds, 40)]
+    assert bench.answers[-1][1].seconds == pytest.approx(seconds)  # type: ignore[union-attr]
+    bench.perform(Train(10), at=20.0)
+    bench.run(30.0)
+    assert bench.trained()[-1] == (21.0, 50), "the next step is of the whole net again"

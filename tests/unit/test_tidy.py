@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "p2ptrain"
 
 FILE_LINES_MAX = 450
-LONGER = {"p2ptrain/strategies/gossip.py": 475}
+LONGER: dict[str, int] = {}
 """A ratchet: these numbers only go down."""
 
 FUNCTION_LINES_MAX = 70

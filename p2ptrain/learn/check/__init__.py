@@ -33,6 +33,7 @@ PARTS = (
     Part("test data", making.check_test_data, ("config",)),
     Part("division", making.check_division, ("train data", "test data")),
     Part("loss", learning.check_loss, ("model", "division")),
+    Part("layers", learning.check_layers, ("loss",)),
     Part("gradient", learning.check_gradient, ("loss",)),
     Part("optimizer", learning.check_optimizer, ("gradient",)),
     Part("learning", learning.check_learning, ("optimizer",)),
@@ -58,6 +59,7 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     device: str
     parameters: int = 0
+    layers: int = 0
     megabytes: dict[str, float] = {}
     samples_per_s: float | None = None
     memory_bytes: int | None = None

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from p2ptrain.learn.check.bench import Bench, TaskError, layers, own_code, shapes, some
+from p2ptrain.learn.layers import Chain
 from p2ptrain.learn.randomness import mix
+from p2ptrain.learn.standin import entering
 from p2ptrain.learn.training import optimizer as optimizers
 from p2ptrain.learn.weights.vector import Vector
 
@@ -24,6 +26,9 @@ Guesses: a working net halves it."""
 
 WILD = 10.0
 """A loss that rose by so many times itself, or is NaN, tells that steps are too long. Guess."""
+
+ONE_LAYER = "`layerwise` and `pipeline` cannot use it"
+SEQUENCE = "only these two need layers: write the net as a sequence of modules, without `if` about numbers"
 
 NOISE = 5
 """Steps over which losses are averaged before they are compared: dropout and the like."""
@@ -92,6 +97,29 @@ def take(
             "return a tensor: whether each example is right, or the share",
         )
     return loss, metrics
+
+
+def check_layers(bench: Bench) -> str:
+    """Cut the net into layers, as strategies need it that give these to different peers."""
+    net = bench.build(mix("start", 0)).to(bench.device).train()
+    batch = bench.batch()
+    enters = entering(bench.task.loss, net, batch)
+    if enters is None:
+        bench.notes.append((f"the loss gives the net something else than one tensor: {ONE_LAYER}", SEQUENCE))
+        bench.figures["layers"] = 1
+        return "one"
+    chain = Chain(net, Vector(net).spec, enters)
+    with own_code("the net cannot be computed layer by layer"):
+        results = []
+        for compute in (net, chain.run):
+            bench.randomness.reseed(0)
+            results.append(compute(enters))
+    if not torch.equal(*results):
+        bench.notes.append((f"layer by layer, the net gives other numbers: {ONE_LAYER}", SEQUENCE))
+    elif chain.notice:
+        bench.notes.append((chain.notice, SEQUENCE))
+    bench.figures["layers"] = len(chain)
+    return f"{len(chain)}: as many peers could share the net at most"
 
 
 def check_gradient(bench: Bench) -> str:

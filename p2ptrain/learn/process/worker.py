@@ -17,10 +17,12 @@ from p2ptrain.learn import wire
 from p2ptrain.learn.device import describe
 from p2ptrain.learn.engine import Engine
 from p2ptrain.learn.process.pipes import take_pipes
+from p2ptrain.learn.process.strand import Strand
 from p2ptrain.learn.training.memory import bound, is_exhausted
 from p2ptrain.learn.training.pace import Pace
 from p2ptrain.learn.weights.blobs import FolderBlobs
 from p2ptrain.learn.weights.checkpoint import FolderCheckpoints
+from p2ptrain.learn.weights.raw import move
 
 DATA = "P2PTRAIN_DATA"
 """The variable that names folders of data sets, see `tasks/loaders/files.py`."""
@@ -55,6 +57,7 @@ class Worker:
         self._items: SimpleQueue[wire.Command | Future[Any]] = SimpleQueue()
         self._files = ThreadPoolExecutor(1, "files")
         self._checks = ThreadPoolExecutor(1, "checks")
+        self._strand: Strand | None = None
         self._engine = Engine(
             setup, FolderBlobs(Path(setup.blob_folder)), FolderCheckpoints(Path(setup.checkpoint_folder))
         )
@@ -81,7 +84,7 @@ class Worker:
     def _next(self) -> "wire.Command | Future[Any] | None":
         """Return what is to be handled now; None: training goes on. Rests as long as that is owed."""
         owed = self._pace.owed
-        if not self._engine.is_training:
+        if not self._engine.is_training and not self._has_part():
             return self._items.get()
         if owed == 0 and self._items.empty():
             return None
@@ -93,7 +96,28 @@ class Worker:
         finally:
             self._pace.rested(time.perf_counter() - began)
 
+    def _has_part(self) -> bool:
+        """Say whether a part in a line can go on."""
+        part = self._engine.part
+        return part is not None and part.has_work
+
+    def _work_in_line(self) -> None:
+        """Compute a micro-batch, and send what there is to be sent."""
+        part = self._engine.part
+        if part is None:
+            self._strand = None
+            return
+        if self._strand is None or self._strand.part is not part:
+            self._strand = Strand(part)
+        part.work()
+        for said in self._strand.give():
+            self._pipes.send(said)
+        if part.answer is not None:
+            self._engine.part = self._strand = None
+
     def _train(self) -> None:
+        if self._engine.part is not None:
+            return self._work_in_line()
         trained = self._engine.advance(seconds=self._pace.slice_s)
         if self._pace.rests:
             self._engine.wait()
@@ -113,15 +137,22 @@ class Worker:
         finally:
             self._items.put(wire.Quit())
 
-    def _handle(self, item: "wire.Learning | wire.Accept | wire.Limits | Future[Any]") -> None:
+    def _handle(self, item: "wire.Moving | wire.Flowing | wire.Learning | wire.Limits | Future[Any]") -> None:
         if isinstance(item, Future):
             return self._pipes.send(item.result())
         if isinstance(item, wire.Accept):
             return self._accept(item.blob)
+        if isinstance(item, wire.Export | wire.Import):
+            return self._pipes.send(move(self._engine, item))
+        if isinstance(item, wire.Came | wire.Cut):
+            if self._strand is not None:
+                self._strand.take(item)
+            return self._work_in_line()
         if isinstance(item, wire.Limits):
             self._pace.change(item.duty)
             return bound(self._engine.device, item.memory_gb)
         outcome = self._engine.begin(item)
+        self._work_in_line()
         if callable(outcome):
             self._files.submit(outcome).add_done_callback(self._items.put)
         elif outcome is not None:

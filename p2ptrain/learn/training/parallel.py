@@ -100,6 +100,11 @@ class Group:
 
     salt: tuple[int, ...] = ()
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else takes part."""
+        return True
+
     def begin(self, trainer: "Trainer") -> None:
         """Have the others begin the step that the trainer begins."""
 
@@ -133,6 +138,11 @@ class Member(Group):
         )
         # Who is through first removes the meeting place: the others must have read it.
         self._wait(dist.all_reduce(torch.zeros(1, device=device), async_op=True))
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else takes part."""
+        return self._size == 1
 
     def share(self, places: Tensor) -> Tensor:
         """Return this device's share of a batch."""

@@ -1,19 +1,26 @@
 """One net in training. A step follows from the weights, the optimiser's state and the step's number."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from p2ptrain.core.inputs import Layer
+from p2ptrain.core.types import Ranges
 from p2ptrain.learn import recipe as recipes
 from p2ptrain.learn.data.splits import Order, Selection
+from p2ptrain.learn.layers import Chain
 from p2ptrain.learn.randomness import Randomness, mix
+from p2ptrain.learn.standin import entering
 from p2ptrain.learn.task import Task
 from p2ptrain.learn.training import optimizer as optimizers
 from p2ptrain.learn.training import schedule
+from p2ptrain.learn.training.blocks import PREFIX, Blocks, below
 from p2ptrain.learn.training.graph import CapturedGradient, FindGradient
-from p2ptrain.learn.training.memory import Pieces
+from p2ptrain.learn.training.guide import Guidance, Way, way_of
+from p2ptrain.learn.training.memory import EXAMPLES_MIN, Pieces
 from p2ptrain.learn.training.optimizer import Number
 from p2ptrain.learn.training.parallel import Group
 from p2ptrain.learn.training.precision import manner_of
@@ -41,8 +48,10 @@ class Trainer:
         net: in training mode between uses.
         vector: its weights.
         find_gradient: adds that of a prepared batch.
+        blocks: what training some layers at a time remembers.
         manner: how the net computes.
         pieces: how batches are cut.
+        randomness: what everything here borrows.
         group: who else trains this net on this computer, if anybody.
         step: optimiser steps since the beginning of this peer's work.
         lr_scale: multiplies the task's learning rate.
@@ -59,7 +68,7 @@ class Trainer:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._task, self._cfg, self._setup = task, cfg, setup
-        self._randomness = randomness
+        self.randomness = randomness
         self._examples = examples
         self._recipe = recipes.of(task, cfg)
         size = self._recipe.batch_size
@@ -70,12 +79,45 @@ class Trainer:
         self.vector = Vector(self.net)
         self.manner = manner_of(device, self.net, setup.precision)
         self.pieces = Pieces(self._recipe.accumulate, self._order.batch_size, self.net, device, say)
-        self.find_gradient: FindGradient = self._add_gradient
+        self.find_gradient: FindGradient = self.add_gradient
         self.group = Group()
         self.step = 0
         self.lr_scale = 1.0
         self._version = -1
+        self.blocks = Blocks(
+            lambda: self.chain,
+            lambda borders: optimizers.build(task, cfg, self.net, self.vector, borders),
+            device,
+            lambda span: randomness.reseed(mix("head", setup.seed, *span)),
+        )
+        self._way = Way(self)
         self.forget_momentum()
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The layers of the net."""
+        enters = self.example()
+        closed = "" if enters is not None else "its loss gives it something else than one tensor"
+        return Chain(self.net, self.vector.spec, enters, closed)
+
+    def example(self, count: int = EXAMPLES_MIN) -> Tensor | None:
+        """Return what enters the net of so many examples; None if it is not one tensor."""
+        return self.entering(self.prepared(count))
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of one step."""
+        return self._order.batch_size
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of the net, for others."""
+        return self.chain.layers
+
+    @property
+    def clip(self) -> float:
+        """Longest gradient; 0: any."""
+        return self._recipe.clip
 
     @property
     def samples(self) -> int:
@@ -92,52 +134,102 @@ class Trainer:
         """Whether the weights were written since the last step."""
         return self.vector.flat._version != self._version
 
+    def guide(self, guidance: Guidance | None) -> None:
+        """Take steps like this from now on; None: by the gradient of the task's loss.
+
+        Raises:
+            WeightsError: that cannot be done here; nothing changes.
+        """
+        self._way = way_of(self, guidance)
+
     def take_step(self) -> Tensor:
         """Train on one batch; return its mean loss, shape (), on the device."""
+        way = self._way
         self.group.begin(self)
-        loss = self.pieces.fitting(self._find_gradient)
-        while not self.group.reduce(self.vector.gradient, loss):
+        with way.entered():
             loss = self.pieces.fitting(self._find_gradient)
-        if self._recipe.clip:
-            schedule.clip(self.vector.gradient, self._recipe.clip)
-        rate = self.lr_scale * schedule.share(self._recipe, self.step, self._setup.steps)
-        for group, base in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = base * rate
-        self._optimizer.step()
-        self.step += 1
+            while not self.group.reduce(self.vector.gradient, loss):
+                loss = self.pieces.fitting(self._find_gradient)
+        way.bend()
+        self._use_gradient(way.step)
+        way.end()
         self._version = self.vector.flat._version
-        self._look_ahead()
         return loss
+
+    def _use_gradient(self, step: Callable[[float], None]) -> None:
+        """Have a step taken by the gradient that was found."""
+        if self.clip:
+            schedule.clip(self.vector.gradient, self.clip)
+        step(self.lr_scale * schedule.share(self._recipe, self.step, self._setup.steps))
+        self.step += 1
+        self._look_ahead()
+
+    # -- a step that others take a part in, see `stage.py` -----------------------------------------
+
+    def begin_step(self) -> None:
+        """Forget the last gradient."""
+        self.randomness.reseed(mix("step", self._setup.peer_seed, self.step))
+        self.vector.gradient.zero_()
+
+    def pieces_of_batch(self, count: int) -> list[tuple[Any, float]]:
+        """Return this step's batch, prepared, in at most so many pieces, and how much each counts."""
+        places = self._order.places(self.step)
+        return [(self._prepared(piece), len(piece) / len(places)) for piece in places.chunk(count)]
+
+    def prepared(self, count: int) -> Any:
+        """Return some examples as a batch, prepared."""
+        return self._prepared(slice(count))
+
+    def entering(self, batch: Any) -> Tensor | None:
+        """Return what enters the net of a prepared batch; None if it is not one tensor."""
+        return entering(self._task.loss, self.net, batch)
+
+    def end_step(self, trained: Ranges) -> None:
+        """Take a step with these numbers, of whole layers; clipping looks at their gradient alone."""
+        self._use_gradient(lambda rate: self.blocks.step(trained, rate))
+        self._version = self.vector.flat._version
+
+    def _prepared(self, places: Any) -> Any:
+        return self._task.prepared(self._cfg, self._examples.take(places), True)
 
     def restart(self, seed: int) -> None:
         """Go to the random point of that seed, which is the same on every peer up to rounding."""
-        self._randomness.reseed(mix("start", seed))
-        self.vector.flat.copy_(Vector(self._task.model(self._cfg)).flat)
+        self.vector.flat.copy_(self.draw(seed))
         self.forget_momentum()
+        self.blocks.forget()
+
+    def draw(self, seed: int) -> Tensor:
+        """Return the random point of that seed, and stay where the net is."""
+        self.randomness.reseed(mix("start", seed))
+        return Vector(self._task.model(self._cfg)).flat
 
     def forget_momentum(self) -> None:
         """Give the optimiser a fresh state."""
         self._optimizer = optimizers.build(self._task, self._cfg, self.net, self.vector)
-        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self._rates = optimizers.rates(self._optimizer)
+        self.blocks.forget_momentum()
+
+    def use_optimizer(self, rate: float) -> None:
+        """Have the optimiser change all weights; `rate` multiplies its learning rate."""
+        optimizers.take_step(self._optimizer, self._rates, rate)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Number]]:
         """Return copies, on the device, of all tensors and plain numbers that the next steps depend on."""
         remembered, numbers = optimizers.state(self._optimizer)
-        tensors = {"weights": self.vector.flat.clone()}
+        tensors, plain = self.blocks.state()
+        tensors |= {"weights": self.vector.flat.clone()}
         tensors |= {f"counter/{name}": counter.clone() for name, counter in self.vector.counters.items()}
         tensors |= {f"optimizer/{name}": tensor for name, tensor in remembered.items()}
-        return tensors, numbers
+        return tensors, numbers | plain
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Number]) -> None:
         """Take over what `state` returned; `step` and `lr_scale` are set by the caller."""
         self.vector.flat.copy_(tensors["weights"])
         for name, counter in self.vector.counters.items():
             counter.copy_(tensors[f"counter/{name}"])
-        prefix = "optimizer/"
-        remembered = {
-            name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
-        }
-        optimizers.restore(self._optimizer, remembered, numbers)
+        own = {name: number for name, number in numbers.items() if not name.startswith(PREFIX)}
+        optimizers.restore(self._optimizer, below("optimizer/", tensors), own)
+        self.blocks.restore(tensors, numbers)
 
     def capture(self) -> None:
         """Find gradients by a CUDA graph from now on.
@@ -145,9 +237,9 @@ class Trainer:
         Raises:
             RuntimeError: that does not work, or would be wrong.
         """
-        eager = self.find_gradient = self._add_gradient
+        eager = self.find_gradient = self.add_gradient
         expected = self._find_gradient(1).clone(), self.vector.gradient.clone()
-        batch = self._task.prepared(self._cfg, self._examples.take(self._order.places(self.step + 1)), True)
+        batch = self._prepared(self._order.places(self.step + 1))
         drawn = torch.default_generator.get_state()
         eager(batch)
         if not torch.equal(drawn, torch.default_generator.get_state()):
@@ -168,28 +260,39 @@ class Trainer:
 
     def _find_gradient(self, pieces: int) -> Tensor:
         """Find the gradient of this step's batch, taken in so many pieces; return its mean loss, shape ()."""
-        self._randomness.reseed(mix("step", self._setup.peer_seed, self.step, *self.group.salt))
+        self.randomness.reseed(mix("step", self._setup.peer_seed, self.step, *self.group.salt))
         self.vector.gradient.zero_()
+        self._way.begin()
         places = self._order.places(self.step)
         share = self.group.share(places)
         if len(share) == 0:
             return self.vector.flat.new_zeros(())
         losses = []
         for piece in share.chunk(pieces):
-            batch = self._task.prepared(self._cfg, self._examples.take(piece), True)
+            batch = self._prepared(piece)
             if len(piece) == len(places):
-                return self.find_gradient(batch)
-            losses.append(self._add_gradient(batch, len(piece) / len(places)))
+                return self._way.find_gradient(batch)
+            losses.append(self._way.add_gradient(batch, len(piece) / len(places)))
         return torch.stack(losses).sum()
 
-    def _add_gradient(self, batch: Any, weight: float = 1.0) -> Tensor:
-        """Add the gradient of a prepared batch, which counts so much; return its loss as it counts."""
-        result = self.manner.apply(self._task.loss, self.net, batch)
-        loss = result[0] if isinstance(result, tuple) else result
-        loss = loss.mean() if loss.ndim else loss
+    def add_gradient(self, batch: Any, weight: float = 1.0, net: nn.Module | None = None) -> Tensor:
+        """Add the gradient of a prepared batch, which counts so much; return its loss as it counts.
+
+        Args:
+            batch: prepared.
+            weight: multiplies the mean loss.
+            net: what the task's loss is given in place of the net.
+        """
+        loss = self.judge(batch, self.net if net is None else net)
         loss = loss if weight == 1.0 else loss * weight
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def judge(self, batch: Any, net: nn.Module) -> Tensor:
+        """Return the mean loss of a prepared batch, shape (); `net` is what the task's loss is given."""
+        result = self.manner.apply(self._task.loss, net, batch)
+        loss: Tensor = result[0] if isinstance(result, tuple) else result
+        return loss.mean() if loss.ndim else loss
 
 
 def _close(ours: Tensor, theirs: Tensor) -> bool:

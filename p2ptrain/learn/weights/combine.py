@@ -18,6 +18,9 @@ SORTED_NUMBERS = 1 << 24
 EQUAL_VOICES = ("median", "trimmed_mean", "centered_clip", "krum")
 """Rules that count vectors, and so cannot weigh them."""
 
+TERMS = {"adam_moment": 2, "yogi_moment": 2, "adaptive_step": 3}
+"""Rules whose terms have places, and how many there are; see each for what its coefficients mean."""
+
 Rule = Callable[[Sequence[float], Sequence[Tensor]], Tensor]
 """Coefficients and as many vectors of one shape; returns a new vector, changes none."""
 
@@ -73,6 +76,43 @@ def krum(coefficients: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
     return vectors[int(scores.argmin())].clone()
 
 
+def adam_moment(coefficients: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
+    """Return c0 * v + c1 * d^2: how far numbers move usually, squared (Kingma 2015, FedAdam of Reddi 2021).
+
+    Args:
+        coefficients: c0 and c1, usually 0.99 and 0.01.
+        vectors: v, what it was so far, zeros at first; d, a move.
+    """
+    (keep, share), (so_far, move) = coefficients, vectors
+    return so_far.mul(keep).addcmul_(move, move, value=share)
+
+
+def yogi_moment(coefficients: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
+    """Return v - c1 * d^2 * sign(v - d^2): as `adam_moment`, and forgets slowly (FedYogi of Reddi 2021).
+
+    Args:
+        coefficients: the first one is not used.
+        vectors: v, what it was so far; d, a move.
+    """
+    so_far, square = vectors[0], vectors[1].square()
+    signs = torch.sign(so_far - square)
+    return so_far.addcmul(square, signs, value=-coefficients[1])
+
+
+def adaptive_step(coefficients: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
+    """Return G + eta * m / (sqrt(v) + tau): what moves little usually, moves far now (Reddi 2021).
+
+    Statistics, which nobody trains, stay those of G: average them by a combination of their own.
+
+    Args:
+        coefficients: 1, eta and tau, which is above 0.
+        vectors: G, weights; m, the mean of recent moves; v, a moment as the two rules above give it.
+    """
+    scale, rate, least = coefficients
+    weights, move, moment = vectors
+    return weights.mul(scale).addcdiv_(move, moment.clamp(min=0).sqrt_().add_(least), value=rate)
+
+
 def _mean_of_middle(vectors: Sequence[Tensor], cut: int) -> Tensor:
     """Return the mean of each coordinate without the `cut` lowest and highest; sorting takes room."""
     count, width = len(vectors), max(1, SORTED_NUMBERS // len(vectors))
@@ -89,6 +129,9 @@ RULES: dict[str, Rule] = {
     "trimmed_mean": trimmed_mean,
     "centered_clip": centered_clip,
     "krum": krum,
+    "adam_moment": adam_moment,
+    "yogi_moment": yogi_moment,
+    "adaptive_step": adaptive_step,
 }
 
 
@@ -115,7 +158,15 @@ def combine(
         raise WeightsError(f"weights cannot be multiplied by {max(coefficients, key=abs)}")
     if rule in EQUAL_VOICES and len(set(coefficients)) > 1:
         raise WeightsError(f"`{rule}` gives every vector one voice", "give all of them the same coefficient")
+    if len(vectors) != TERMS.get(rule, len(vectors)):
+        raise WeightsError(f"`{rule}` takes {TERMS[rule]} terms, not {len(vectors)}")
+    if rule == "adaptive_step" and not coefficients[2] > 0:
+        raise WeightsError(
+            f"`{rule}` divides by numbers that may be zero", "let the last coefficient be above 0"
+        )
     combined = RULES[rule](coefficients, vectors)
+    if trained is not None and rule == "adaptive_step":
+        combined[trained:] = vectors[0][trained:]
     if trained is not None and _extrapolates(coefficients):
         statistics = torch.stack([vector[trained:] for vector in vectors])
         combined[trained:].clamp_(statistics.amin(dim=0), statistics.amax(dim=0))

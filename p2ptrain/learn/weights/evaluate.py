@@ -26,11 +26,14 @@ class Score(NamedTuple):
     loss: mean over the examples, in the unit of the task's loss.
     error: standard error of that mean; infinite if there was only one number to judge by.
     accuracy: share of right answers, NaN where the task has none.
+    losses, weights: the numbers that the mean is of, shape (n,): one an example, or one a batch.
     """
 
     loss: float
     error: float
     accuracy: float
+    losses: Tensor
+    weights: Tensor
 
 
 class Evaluator:
@@ -75,8 +78,7 @@ class Evaluator:
                 losses.append(numbers.float().cpu().double())
                 weights.append(torch.full_like(losses[-1], (end - begin) / len(numbers)))
                 right += float(accuracy.cpu().double().mean()) * (end - begin)
-        mean, error = mean_and_error(torch.cat(losses), torch.cat(weights))
-        return Score(mean, error, right / len(examples))
+        return score_of(torch.cat(losses), torch.cat(weights), right / len(examples))
 
     def _results(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return loss and accuracy as the task gives them."""
@@ -84,6 +86,21 @@ class Evaluator:
         result = self._manner.apply(self._measure, self._net, batch)
         loss, metrics = result if isinstance(result, tuple) else (result, {})
         return loss, metrics.get("accuracy", torch.tensor(nan))
+
+
+def score_of(losses: Tensor, weights: Tensor, accuracy: float) -> Score:
+    """Sum up the losses of examples or batches."""
+    return Score(*mean_and_error(losses, weights), accuracy, losses, weights)
+
+
+def difference_error(one: Score, other: Score) -> float:
+    """Return the standard error of the difference of two means over the same examples; NaN if unknown.
+
+    It is smaller than the errors of both: what is hard for one is mostly hard for the other.
+    """
+    if len(one.losses) != len(other.losses) or len(one.losses) == 1:
+        return nan
+    return mean_and_error(other.losses - one.losses, one.weights)[1]
 
 
 def mean_and_error(losses: Tensor, weights: Tensor) -> tuple[float, float]:

@@ -1,12 +1,15 @@
-"""Weights as bytes: safetensors with one allowed header for a given model, codec and base.
+"""Weights as bytes: safetensors with one allowed header for a given model, codec, base and ranges.
 
 Layout: u64 little-endian header length, JSON header padded with spaces to 8 bytes, the numbers that are
 not trained as float32, then the trained ones by the codec, each in the order of the spec. Header and size
-follow from spec, codec and base alone, so a receiver compares them with its own and parses nothing that a
-stranger wrote but the name of a base.
+follow from spec, codec, base and ranges alone, so a receiver compares them with its own and parses nothing
+that a stranger wrote but the name of a base and the ranges.
 
 A **delta** names its base, the blob of other weights: its trained numbers are differences from those. The
 others are not: a variance that is a sum may be rounded to zero.
+
+**Pieces** name ranges: only these numbers are written. Elsewhere they are zero, or as in the base of a
+delta, which may be pieces itself.
 """
 
 import math
@@ -20,8 +23,8 @@ from torch import Tensor
 
 from p2ptrain.core import limits
 from p2ptrain.core.errors import ManifestError, WeightsError
-from p2ptrain.core.types import BlobId, Ref
-from p2ptrain.learn.weights import codecs
+from p2ptrain.core.types import BlobId, Ranges, Ref
+from p2ptrain.learn.weights import codecs, pieces
 from p2ptrain.learn.weights.blobs import Buffer, GoneError
 from p2ptrain.learn.weights.codecs import CODECS, Codec
 from p2ptrain.learn.weights.codecs.codec import size
@@ -39,8 +42,11 @@ AT_ONCE = 31 << 10
 EXACT = "f32"
 """Whole weights may always travel like this, whatever the manifest says."""
 
-_NAME = re.compile(rb"[0-9a-f]{64}")
-_NOWHERE = BlobId(Ref("0" * 64))
+_METADATA = re.compile(
+    rb'\{"__metadata__":\{"format":"%b","codec":"([a-z0-9]{1,16})"'
+    rb'(?:,"base":"([0-9a-f]{64})")?(?:,"ranges":"([0-9,-]+)")?\}' % FORMAT.encode()
+)
+_METADATA_BYTES_MAX = 256 + pieces.TEXT_BYTES_MAX
 
 
 class BaseGoneError(WeightsError):
@@ -54,18 +60,29 @@ class Base(NamedTuple):
     vector: Tensor
 
 
-def header(spec: Spec, codec: str, base: BlobId | None = None) -> bytes:
+class Kind(NamedTuple):
+    """What a blob says that it is. ranges: none for all numbers."""
+
+    codec: str
+    base: BlobId | None = None
+    ranges: Ranges = ()
+
+
+def header(spec: Spec, codec: str, base: BlobId | None = None, ranges: Ranges = ()) -> bytes:
     """Return the bytes that every blob of this model begins with.
 
     Raises:
         ManifestError: the model is too large to travel, or there is no such codec.
+        WeightsError: it has no such ranges.
     """
+    pieces.check(ranges, spec.count)
+    how = codecs.find(codec)
     fields: dict[str, object] = {}
     end = 0
-    for name, tag, shape, size_bytes in _tensors(spec, codecs.find(codec)):
+    for name, tag, shape, size_bytes in _some(spec, how, ranges) if ranges else _tensors(spec, how):
         begin, end = end, end + size_bytes
         fields[name] = {"dtype": tag, "shape": shape, "data_offsets": (begin, end)}
-    text = _metadata(codec, base) + b"," + msgspec.json.encode(fields)[1:]
+    text = _metadata(codec, base, ranges) + b"," + msgspec.json.encode(fields)[1:]
     text += b" " * (-len(text) % 8)
     if len(text) > limits.BLOB_HEADER_BYTES_MAX:
         raise ManifestError(f"the names and shapes of the model take {len(text)} bytes: too many")
@@ -74,62 +91,62 @@ def header(spec: Spec, codec: str, base: BlobId | None = None) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def blob_bytes(spec: Spec, codec: str, base: BlobId | None = None) -> int:
+def blob_bytes(spec: Spec, codec: str, base: BlobId | None = None, ranges: Ranges = ()) -> int:
     """Return the size of every blob of this model."""
-    return len(header(spec, codec, base)) + _fixed_bytes(spec) + size(codecs.find(codec), spec.trainable)
+    trained, fixed = map(pieces.size, _split(spec, ranges))
+    return len(header(spec, codec, base, ranges)) + 4 * fixed + _trained_bytes(codecs.find(codec), trained)
 
 
-def encode(vector: Tensor, spec: Spec, codec: str, base: Base | None = None) -> tuple[Buffer, ...]:
-    """Return the pieces of a blob: header, numbers that are not trained, trained numbers.
+def encode(
+    vector: Tensor, spec: Spec, codec: str, base: Base | None = None, ranges: Ranges = ()
+) -> tuple[Buffer, ...]:
+    """Return the parts of a blob: header, numbers that are not trained, trained numbers.
 
     Args:
-        vector: shape (spec.count,), float32, on any device; stays unchanged while the pieces are used.
+        vector: shape (spec.count,), float32, on any device; stays unchanged while the parts are used.
         spec: of the model.
         codec: by its name.
         base: makes a delta.
+        ranges: makes pieces.
 
     Raises:
-        WeightsError: a number is not finite, or leaves the codec's range, or the codec is for deltas only.
+        WeightsError: a number is not finite, or leaves the codec's range, or the codec is for deltas only,
+            or the model has no such ranges.
     """
     how = codecs.find(codec)
     if base is None and not how.whole:
         raise WeightsError(f"`{codec}` is for differences from other weights", "name the base of the delta")
-    trained, fixed = vector[: spec.trainable], vector[spec.trainable :]
+    begin = header(spec, codec, None if base is None else base.blob, ranges)
+    places, fixed_places = _split(spec, ranges)
+    trained, fixed = pieces.take(vector, places), pieces.take(vector, fixed_places)
     if base is not None:
-        trained = trained - base.vector[: spec.trainable].to(trained.device)
+        trained = trained - pieces.take(base.vector, places).to(trained.device)
     if not math.isfinite(norm(fixed)):
         raise _diverged()
     try:
-        data = how.encode(trained.contiguous())
+        data = how.encode(trained.contiguous()) if len(trained) else trained
     except WeightsError:
         raise _diverged() from None
-    begin = header(spec, codec, None if base is None else base.blob)
     return begin, _bytes(fixed.contiguous().view(torch.uint8)), _bytes(data)
+
+
+def kind_of(data: Buffer) -> Kind | None:
+    """Return what a blob says that it is; None for rubbish.
+
+    Raises:
+        WeightsError: it names ranges that nobody would.
+    """
+    found = _METADATA.match(bytes(data[8 : 8 + _METADATA_BYTES_MAX]))
+    if found is None or (codec := found[1].decode()) not in CODECS:
+        return None
+    base = None if found[2] is None else BlobId(Ref(found[2].decode()))
+    return Kind(codec, base, () if found[3] is None else pieces.read(found[3]))
 
 
 def base_of(data: Buffer) -> BlobId | None:
     """Return the name of the weights that a blob is a delta from; None for whole weights, and for rubbish."""
-    for codec in CODECS:
-        before, _, _ = _metadata(codec, _NOWHERE).partition(_NOWHERE.encode())
-        begin = 8 + len(before)
-        name = bytes(data[begin : begin + len(_NOWHERE)])
-        if bytes(data[8:begin]) == before and _NAME.fullmatch(name):
-            return BlobId(Ref(name.decode()))
-    return None
-
-
-def codec_of(data: Buffer) -> str:
-    """Return the name of the codec that a blob says it is written by.
-
-    Raises:
-        WeightsError: none that is known.
-    """
-    base = base_of(data)
-    for codec in CODECS:
-        begin = _metadata(codec, base)
-        if bytes(data[8 : 8 + len(begin)]) == begin:
-            return codec
-    raise WeightsError("weights in another format")
+    kind = kind_of(data)
+    return None if kind is None else kind.base
 
 
 def decode(
@@ -144,7 +161,7 @@ def decode(
     Args:
         data: a blob.
         spec: of the model.
-        codec: of whole weights; f32 is taken too. Deltas have any.
+        codec: of whole weights; f32 is taken too. Deltas have any, pieces any that is fit for weights.
         norm_max: longest weights; a delta is at most twice as long.
         find: returns the weights that a delta builds on; without it, deltas are refused.
 
@@ -152,22 +169,37 @@ def decode(
         BaseGoneError: it is a good delta, but its base is not here.
         WeightsError: they are not of this model, not finite, or longer than `norm_max`.
     """
-    base, written = base_of(data), codec_of(data)
-    if (find is None and base is not None) or (base is None and written not in (codec, EXACT)):
-        raise WeightsError(f"weights by the codec `{written}`{' from a base' if base else ''}: not expected")
-    expected = header(spec, written, base)
-    size_bytes = blob_bytes(spec, written, base)
+    kind = kind_of(data)
+    if kind is None:
+        raise WeightsError("weights in another format")
+    how, base = codecs.find(kind.codec), kind.base
+    expects = how.whole if kind.ranges else kind.codec in (codec, EXACT)
+    if (find is None and base is not None) or (base is None and not expects):
+        raise WeightsError(
+            f"weights by the codec `{kind.codec}`{' from a base' if base else ''}: not expected"
+        )
+    expected = header(spec, *kind)
+    size_bytes = blob_bytes(spec, *kind)
     if len(data) != size_bytes:
         raise WeightsError(f"weights of {len(data)} bytes instead of {size_bytes}")
     if bytes(data[: len(expected)]) != expected:
         raise WeightsError("weights of another model, or in another format")
-    at = len(expected) + _fixed_bytes(spec)
+    places, fixed_places = _split(spec, kind.ranges)
+    at = len(expected) + 4 * pieces.size(fixed_places)
     fixed = _tensor(data[len(expected) : at]).view(torch.float32)
-    trained = codecs.find(written).decode(_tensor(data[at:]), spec.trainable)
+    count = pieces.size(places)
+    trained = how.decode(_tensor(data[at:]), count) if count else torch.empty(0)
+    whole = None
     if base is not None and find is not None:
         _check_length(trained, 2 * norm_max)
-        trained += _base(find, base)[: spec.trainable].to(trained.device)
-    vector = torch.cat([trained, fixed]) if len(fixed) else trained
+        whole = _base(find, base)
+        trained += pieces.take(whole, places).to(trained.device)
+    if kind.ranges:
+        vector = torch.zeros(spec.count) if whole is None else whole.to("cpu", copy=True)
+        pieces.put(vector, places, trained)
+        pieces.put(vector, fixed_places, fixed)
+    else:
+        vector = torch.cat([trained, fixed]) if len(fixed) else trained
     _check_length(vector, norm_max)
     return vector
 
@@ -200,14 +232,29 @@ def _base(find: Callable[[BlobId], Tensor], blob: BlobId) -> Tensor:
         raise BaseGoneError(f"the base {blob[:12]} is not here", "fetch it first") from None
 
 
-def _metadata(codec: str, base: BlobId | None) -> bytes:
+def _metadata(codec: str, base: BlobId | None, ranges: Ranges) -> bytes:
     """Return how the JSON of a header begins, up to the closing brace of the metadata."""
     facts = {"format": FORMAT, "codec": codec} | ({} if base is None else {"base": base})
+    facts |= {"ranges": pieces.write(ranges)} if ranges else {}
     return msgspec.json.encode({"__metadata__": facts})[:-1]
 
 
-def _tensors(spec: Spec, codec: Codec) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
-    """Return name, format, shape and bytes of all tensors of a blob, in its order."""
+def _split(spec: Spec, ranges: Ranges) -> tuple[Ranges, Ranges]:
+    """Return which of the numbers in these ranges are trained, and which are not; no ranges: of all."""
+    ranges = ranges or ((0, spec.count),)
+    return pieces.part(ranges, 0, spec.trainable), pieces.part(ranges, spec.trainable, spec.count)
+
+
+def _trained_bytes(codec: Codec, count: int) -> int:
+    return size(codec, count) if count else 0
+
+
+_Line = tuple[str, str, tuple[int, ...], int]
+"""Name, format, shape and bytes of a tensor of a blob."""
+
+
+def _tensors(spec: Spec, codec: Codec) -> Iterator[_Line]:
+    """Return all tensors of a blob with all numbers, in its order."""
     for entry in _fixed(spec):
         yield entry.name, "F32", entry.shape, 4 * entry.count
     for part in codec.parts(spec.trainable):
@@ -217,12 +264,19 @@ def _tensors(spec: Spec, codec: Codec) -> Iterator[tuple[str, str, tuple[int, ..
             yield entry.name, codec.tag, entry.shape, codec.width * entry.count
 
 
+def _some(spec: Spec, codec: Codec, ranges: Ranges) -> Iterator[_Line]:
+    """Return all tensors of pieces: ranges need not end where the net's tensors do."""
+    trained, fixed = map(pieces.size, _split(spec, ranges))
+    if fixed:
+        yield ".fixed", "F32", (fixed,), 4 * fixed
+    for part in codec.parts(trained) if trained else ():
+        yield part.name, part.tag, (part.count,), part.size_bytes
+    if trained and codec.tag:
+        yield ".numbers", codec.tag, (trained,), codec.width * trained
+
+
 def _fixed(spec: Spec) -> list[Entry]:
     return [entry for entry in spec.entries if entry.offset >= spec.trainable]
-
-
-def _fixed_bytes(spec: Spec) -> int:
-    return 4 * (spec.count - spec.trainable)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

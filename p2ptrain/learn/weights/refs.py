@@ -3,15 +3,29 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from p2ptrain.core import limits
 from p2ptrain.core.errors import WeightsError
-from p2ptrain.core.types import OWN, BlobId, Ref, Slot, is_blob
+from p2ptrain.core.types import OWN, BlobId, Ranges, Ref, Slot, is_blob
+from p2ptrain.learn.training.memory import free_bytes
+from p2ptrain.learn.weights import pieces
 
 CACHE_BYTES_MAX = 512 * limits.MIB
 """Decoded blobs kept at hand; the others are decoded again from their files. Guess: the candidates of
 one decision, for nets of ten million numbers."""
+
+
+VECTORS_ROOM = 40
+"""A GPU with room for so many vectors keeps those at hand that a strategy works with. Guess: activations
+take most of the rest."""
+
+
+def home_of(device: torch.device, flat: Tensor) -> torch.device:
+    """Return where vectors are kept: on a GPU that has room for many, else in the computer's memory."""
+    has_room = device.type == "cuda" and free_bytes(device) > VECTORS_ROOM * flat.nbytes
+    return device if has_room else torch.device("cpu")
 
 
 class Refs:
@@ -61,6 +75,20 @@ class Refs:
         if slot not in self.slots and len(self.slots) >= limits.SLOTS_MAX:
             raise WeightsError(f"there are {limits.SLOTS_MAX} slots already, none is left for `{slot}`")
         self.slots[slot] = vector
+
+    def change(self, slot: Slot, ranges: Ranges, numbers: Tensor, count: int) -> None:
+        """Put numbers into these places of a slot of `count`; elsewhere it stays, or has zeros.
+
+        Raises:
+            WeightsError: as `put`.
+        """
+        held = self.slots.get(slot)
+        if len(numbers) == count:
+            vector = numbers
+        else:  # whoever was given the old vector keeps it
+            vector = torch.zeros(count, device=numbers.device) if held is None else held.clone()
+            pieces.put(vector, ranges, numbers)
+        self.put(slot, vector)
 
     def forget(self, blob: BlobId) -> None:
         """Let go of a decoded blob."""

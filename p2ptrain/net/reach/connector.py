@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 CONNECTIONS_MAX = 256
-CONNECTIONS_PER_PEER_MAX = 5
-"""One for messages, four for blobs."""
+CONNECTIONS_PER_PEER_MAX = 8
+"""One for messages, four for blobs, three for flows."""
 
 STAGGER_S: Seconds = 0.3
 """The head start of a better way, and of a better address: one round trip around the world (guess)."""

@@ -21,6 +21,7 @@ def gpt(
     layers: int = 4,
     heads: int = 4,
     dropout: float = 0.0,
+    tied: bool = True,
 ) -> nn.Module:
     """Return a model of the next token.
 
@@ -32,13 +33,15 @@ def gpt(
         layers: transformer blocks.
         heads: of attention in each; they share `width`.
         dropout: share that is left out of each part's result.
+        tied: tokens have the same numbers where they enter and where they are scored (Press 2017). A net
+            that is not can be cut into layers.
 
     Raises:
         ManifestError: the width cannot be shared by that many heads.
     """
     if heads < 1 or width % heads:
         raise ManifestError(f"{heads} heads cannot share a width of {width}", "make it a multiple of `heads`")
-    return Gpt(size, classes, width, layers, heads, dropout)
+    return Gpt(size, classes, width, layers, heads, dropout, tied)
 
 
 class Gpt(nn.Module):
@@ -49,7 +52,14 @@ class Gpt(nn.Module):
     """
 
     def __init__(
-        self, context: int, classes: int, width: int, layers: int, heads: int, dropout: float
+        self,
+        context: int,
+        classes: int,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        tied: bool = True,
     ) -> None:
         super().__init__()
         self.context = context
@@ -60,7 +70,8 @@ class Gpt(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(width, bias=False)
         self.scores = nn.Linear(width, classes, bias=False)
-        self.scores.weight = self.tokens.weight
+        if tied:
+            self.scores.weight = self.tokens.weight
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=SPREAD)

@@ -70,3 +70,14 @@ def test_holders_are_bounded_in_both_directions() -> None:
         blobs.add_holder(blob(number), peer(1))
     assert len(blobs._holders) <= limits.REPORTS_MAX
     assert blobs.holders(blob(2 * limits.REPORTS_MAX - 1)) == [peer(1)]
+
+
+def test_what_is_not_needed_goes_at_once_unless_the_own_report_names_it() -> None:
+    blobs = Blobs()
+    for number in (0, 1):
+        blobs.hold(blob(number))
+    blobs.pin(blob(0))
+    assert blobs.drop(blob(0)) == []
+    assert blobs.drop(blob(1)) == [Drop(blob(1))]
+    assert blobs.drop(blob(1)) == []
+    assert list(blobs.held) == [blob(0)]

@@ -85,3 +85,14 @@ def test_the_queue_is_bounded() -> None:
             begun += len(intake.go_on(ctx))
     assert intake.is_empty
     assert begun == WAITING_MAX + 2
+
+
+def test_what_is_not_awaited_any_more_is_not_wanted() -> None:
+    place, ctx, intake = table()
+    for number in range(4):
+        intake.add(ctx, peer(number), offer(1.0, number), "")
+    assert all(intake.wants(blob(number)) for number in range(4))
+    intake.take(blob(0))
+    place.liars.add(peer(2))
+    intake.go_on(ctx)
+    assert [intake.wants(blob(number)) for number in range(4)] == [False, True, False, True]

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from p2ptrain.core.law import expo, turns, uniform
+from p2ptrain.core.law import Deck, expo, turns, uniform
 from p2ptrain.core.types import PeerId
 from tests.helpers import peer
 
@@ -71,6 +71,19 @@ def test_any_single_reachable_peer_is_found_from_anywhere() -> None:
 def test_nobody_addresses_itself_even_if_nobody_else_is_there() -> None:
     for turn in range(8):
         assert expo(members(5), peer(3), turn, peer(3).__eq__) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shuffled_round_robin_reaches_everyone_before_anybody_twice(seed: int) -> None:
+    rng, deck, them = Random(seed), Deck(), members(6)
+    others = [one for one in them if one != peer(2)]
+    rounds = [[deck.draw(them, peer(2), rng, everyone) for _ in others] for _ in range(4)]
+    assert all(sorted(filter(None, round_)) == others for round_ in rounds)
+    assert len({tuple(round_) for round_ in rounds}) > 1
+    down = [deck.draw(them, peer(2), rng, peer(4).__ne__) for _ in range(40)]
+    assert peer(4) not in down
+    assert deck.draw(them, peer(2), rng, lambda _: False) is None
+    assert Deck().draw([], peer(2), rng, everyone) is None
 
 
 @pytest.mark.parametrize("seed", range(3))

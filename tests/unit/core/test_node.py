@@ -28,6 +28,7 @@ from p2ptrain.core.effects import (
     Split,
     Tell,
     Train,
+    digest,
 )
 from p2ptrain.core.errors import Offence
 from p2ptrain.core.inputs import (
@@ -51,7 +52,7 @@ from p2ptrain.core.inputs import (
 )
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Push, Report
-from p2ptrain.core.node import CHECKPOINT_EVERY_MAX_S, CHECKPOINT_EVERY_S, CHECKPOINT_TIMER, TEST_TAG, digest
+from p2ptrain.core.node import CHECKPOINT_EVERY_MAX_S, CHECKPOINT_EVERY_S, CHECKPOINT_TIMER, TEST_TAG
 from p2ptrain.core.strategy import Context, Event, Learned, Told
 from p2ptrain.core.types import PeerId
 from p2ptrain.strategies import load

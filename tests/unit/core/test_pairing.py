@@ -1,8 +1,10 @@
 """Who meets whom. ALGORITHMS 2.6, invariant A3."""
 
+from random import Random
+
 import pytest
 
-from p2ptrain.core.pairing import AHEAD_MAX, Turns, partner_of
+from p2ptrain.core.pairing import AHEAD_MAX, Circle, Draws, Turns, partner_of
 from p2ptrain.core.types import PeerId
 from tests.helpers import peer
 
@@ -96,3 +98,36 @@ def test_only_those_ahead_wait() -> None:
     turns = Turns()
     turns.begin(10, 3)
     assert [turns.reaches(turn) for turn in (9, 10, 11, 12, 13)] == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize("count", [2, 5, 12, 16])
+def test_in_a_circle_everybody_addresses_one_and_is_addressed_by_one(count: int) -> None:
+    them = members(count)
+    for turn in range(20):
+        addressed = []
+        for me in them:
+            circle = Circle()
+            circle.begin(turn, 1)
+            assert not circle.is_free(them, me)
+            addressed.append(circle.partner(them, me, everyone, 3))
+        assert sorted(who for who in addressed if who) == them
+
+
+def test_chance_leaves_nobody_out_and_expects_nobody() -> None:
+    them, draws = members(8), Draws(Random(1))
+    draws.begin(0, 1)
+    assert {draws.partner(them, them[0], everyone, 3) for _ in range(100)} == {*them[1:]}
+    assert not draws.reaches(0)
+    assert not draws.is_free(them, them[0])
+
+
+def test_who_was_asked_has_met_somebody() -> None:
+    """Or by chance everybody would meet twice a round: once by its own question, once by another's."""
+    draws = Draws(Random(1))
+    draws.meet([], peer(0), peer(1), 0)
+    draws.begin(3, 2)
+    assert draws.due == 1
+    draws.meet([], peer(0), peer(2), 3)
+    assert draws.due == 0
+    draws.begin(5, 2)
+    assert draws.due == 2

@@ -1,0 +1,1 @@
+"""Rounds of layers: what `strategies/layerwise.py` is made of."""
