@@ -55,9 +55,7 @@ class Strategy:
                 back = Adopt("back", good.blob) if good else Fresh(ctx.rng.getrandbits(32))
                 return [Note("diverged", {"step": self.own.step}), back]
             case Published(tag=keep.TAG) | LearnFailed(tag=keep.TAG):  # it fails where the disk is full
-                self.own.keep.on_published(event) if isinstance(
-                    event, Published
-                ) else self.own.keep.on_failed()
+                self.own.keep.on_written(event)
                 return self.tell(ctx)
             case Fetched(blob=blob) if self.theirs == blob:
                 return [Combine("mix", Slot("mix"), ((0.5, OWN), (0.5, blob))), Evaluate("mix", (OWN, "mix"))]

@@ -24,11 +24,11 @@ from p2ptrain.core.errors import Offence
 from p2ptrain.core.inputs import Input
 from p2ptrain.core.messages import Contact, Contacts, Leave, Message, News, Offer, Report
 from p2ptrain.core.node import TEST_TAG
-from p2ptrain.core.pipeline.lineup import Line, Place
-from p2ptrain.core.ring import words
-from p2ptrain.core.sharding.messages import SHARDS_MAX, Piece
 from p2ptrain.core.strategy import Rules
 from p2ptrain.core.types import BlobId
+from p2ptrain.strategies.allreduce import words
+from p2ptrain.strategies.parameter_server.messages import SHARDS_MAX, Piece
+from p2ptrain.strategies.pipeline.lineup import Line, Place
 from p2ptrain.strategies.polytope import Met
 from tests.helpers import Author, blob, peer
 

@@ -23,7 +23,7 @@ UP, DOWN = 20e6 / 8, 100e6 / 8
 
 @click.command(
     epilog="\b\nExamples:\n  p2ptrain advise fashion --peers 6\n"
-    "  p2ptrain advise cifar10 --set model=resnet20 --peers 4 --up 1Gbit --down 1Gbit --latency 1ms"
+    "  p2ptrain advise digits --set width=200 --peers 4 --up 1Gbit --down 1Gbit --latency 1ms"
 )
 @click.argument("task")
 @set_option

@@ -3,7 +3,7 @@
 import math
 
 from p2ptrain.core.effects import Effect, Publish
-from p2ptrain.core.inputs import Published
+from p2ptrain.core.inputs import LearnFailed, Published
 from p2ptrain.core.messages import Offer
 from p2ptrain.core.types import OWN, Ref
 
@@ -38,13 +38,12 @@ class Keep:
         self._writing.append((loss, lr_scale))
         return [Publish(TAG, ref)]
 
-    def on_published(self, event: Published) -> Offer | None:
-        """Offer what was written, with the loss measured then: by now the own weights may be others."""
+    def on_written(self, event: Published | LearnFailed) -> Offer | None:
+        """What was proposed first is offered, with the loss measured then, or could not be written."""
         if not self._writing:
             return None
-        self.offer = Offer(event.blob, event.size_bytes, *self._writing.pop(0))
+        measured = self._writing.pop(0)
+        if isinstance(event, LearnFailed):
+            return None
+        self.offer = Offer(event.blob, event.size_bytes, *measured)
         return self.offer
-
-    def on_failed(self) -> None:
-        """What was proposed first could not be written."""
-        del self._writing[:1]

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2ptrain.core.errors import P2PTrainError, RemoteProtocolError
-from p2ptrain.core.ring.weights import bounded
+from p2ptrain.core.shares import bounded
 from p2ptrain.core.types import PeerId, Ranges, Seconds, peer_from_text, peer_text, short
 from p2ptrain.net.flows.flows import Flows
 from p2ptrain.net.flows.frames import PIECE_BYTES, AbortedError, SilentError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2ptrain.core.effects import Reduce
 from p2ptrain.core.inputs import Input, Reduced, ReduceFailed
-from p2ptrain.core.ring.weights import bounded
+from p2ptrain.core.shares import bounded
 from p2ptrain.core.types import PeerId, Ranges, Seconds
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""One way of cooperating a file. A new file here is a new strategy: nothing else has to know it.
+"""One way of cooperating a file, or a folder. A new one here is a new strategy: nothing else has to know it.
 
 Others come with packages that people install, and are named as tasks are: by an entry point of the group
 `p2ptrain.strategies`, or by `package.module`, or `module:Strategy`. Code never travels.

@@ -251,10 +251,7 @@ class Strategy:
         return self._recover(ctx) if self._phase is Phase.RUN else []
 
     def _on_kept(self, event: Published | LearnFailed) -> list[Effect]:
-        if isinstance(event, Published):
-            self._own.keep.on_published(event)
-        else:
-            self._own.keep.on_failed()
+        self._own.keep.on_written(event)
         return self._own.tell()
 
     def _recover(self, ctx: Context) -> list[Effect]:

@@ -201,7 +201,7 @@ class Strategy:
             case Published(tag=keep.TAG):
                 return self._on_kept(ctx, event)
             case LearnFailed(tag=keep.TAG):
-                self._own.keep.on_failed()
+                self._own.keep.on_written(event)
                 return self._settle_if_done(ctx)
             case TimerFired(key="compare"):
                 return [*self._compare(ctx), SetTimer("compare", self._config.compare_s)]
@@ -252,7 +252,7 @@ class Strategy:
         return [*write, *self._compare_at_once(ctx), *self._train(ctx)]
 
     def _on_kept(self, ctx: Context, event: Published) -> list[Effect]:
-        offer = self._own.keep.on_published(event)
+        offer = self._own.keep.on_written(event)
         if offer is None or self._phase is Phase.DONE:
             return []
         target = ctx.manifest.target_loss

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from p2ptrain.core.codec import Codec
 from p2ptrain.core.envelope import Sealer
-from p2ptrain.core.federation.rounds import Known, Task, Update
-from p2ptrain.core.layerwise.messages import Assign, Here, Lead, Result
 from p2ptrain.core.messages import (
     Compare,
     Contact,
@@ -26,15 +24,17 @@ from p2ptrain.core.messages import (
     Tags,
     Want,
 )
-from p2ptrain.core.pipeline.foreman import Ready, Round
-from p2ptrain.core.pipeline.lineup import Line, Place
-from p2ptrain.core.pipeline.post import Elsewhere
-from p2ptrain.core.ring import words
-from p2ptrain.core.sharding.messages import Grad, Params, Piece, Servers, Silent
 from p2ptrain.core.types import BlobId, PeerId, Ref
 from p2ptrain.sim.keys import SWARM, SimSigner
 from p2ptrain.strategies import load, names
+from p2ptrain.strategies.allreduce import words
+from p2ptrain.strategies.federated.rounds import Known, Task, Update
 from p2ptrain.strategies.gossip import Answer, Busy, Give, Swap, Took
+from p2ptrain.strategies.layerwise.messages import Assign, Here, Lead, Result
+from p2ptrain.strategies.parameter_server.messages import Grad, Params, Piece, Servers, Silent
+from p2ptrain.strategies.pipeline.foreman import Ready, Round
+from p2ptrain.strategies.pipeline.lineup import Line, Place
+from p2ptrain.strategies.pipeline.post import Elsewhere
 from p2ptrain.strategies.polytope import Chain, Met
 
 FOLDER = Path(__file__).parent

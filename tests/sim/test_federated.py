@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from p2ptrain.core.effects import Combine, Send, Train
-from p2ptrain.core.federation.rounds import Known, Task
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.mixing import Mixing
 from p2ptrain.sim import toy
@@ -18,6 +17,7 @@ from p2ptrain.sim.poison import Poison
 from p2ptrain.sim.scenario import Scenario, alone_score
 from p2ptrain.sim.swarm import Swarm
 from p2ptrain.sim.toy import Vector
+from p2ptrain.strategies.federated.rounds import Known, Task
 
 STEPS, STEP_S = 300, 0.1
 

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from p2ptrain.core.effects import Send, Train
 from p2ptrain.core.errors import ManifestError
-from p2ptrain.core.exchange import Swap
 from p2ptrain.core.inputs import Input, TrainerReady
 from p2ptrain.core.lifecycle import State
 from p2ptrain.core.manifest import Manifest
@@ -25,6 +24,7 @@ from p2ptrain.sim.scenario import Scenario, alone_score, toy_learner
 from p2ptrain.sim.swarm import Swarm, Variant
 from p2ptrain.sim.toy import SIZE
 from p2ptrain.strategies import load, settings
+from p2ptrain.strategies.gossip.exchange import Swap
 from tests.chaos import ME
 from tests.helpers import peer
 from tests.sim.test_fuzz import Watched

@@ -6,7 +6,6 @@ from typing import Any
 
 from p2ptrain.core.effects import Adopt, Effect, Evaluate, Publish, Send, Train
 from p2ptrain.core.inputs import Layer, TrainerReady
-from p2ptrain.core.layerwise.messages import Assign, Result
 from p2ptrain.core.manifest import Manifest
 from p2ptrain.core.types import OWN, PeerId, Seconds
 from p2ptrain.sim.conformance import lonely_loss
@@ -16,6 +15,7 @@ from p2ptrain.sim.poison import Poison
 from p2ptrain.sim.scenario import Scenario
 from p2ptrain.sim.swarm import STEPS, Swarm
 from p2ptrain.sim.toy import LAYERS, ToyBlobs, ToyLearner
+from p2ptrain.strategies.layerwise.messages import Assign, Result
 
 STEP_S = 0.2
 SEEDS = range(1, 4)

@@ -57,7 +57,7 @@ def test_entry_points_are_listed_without_importing_them(monkeypatch: pytest.Monk
     ("reference", "said"),
     [
         ("gosip", "did you mean `gossip`"),
-        ("qqqqq", "known are: gossip, "),
+        ("qqqqq", "known are: allreduce, federated, gossip, "),
         ("no.such:thing", "install the package that brings it"),
         ("own_strategy:Nothing", "install the package that brings it"),
         ("math:pi", "`math:pi` is a float, not a strategy"),

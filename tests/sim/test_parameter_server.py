@@ -6,8 +6,6 @@ from statistics import fmean
 import pytest
 
 from p2ptrain.core.mixing import Mixing
-from p2ptrain.core.sharding.serving import staleness_rate
-from p2ptrain.core.sharding.worker import Worker
 from p2ptrain.core.types import Seconds
 from p2ptrain.sim.conformance import LATE_MAX_S, gains, spares_messages
 from p2ptrain.sim.faults import Faults
@@ -16,6 +14,8 @@ from p2ptrain.sim.poison import Poison
 from p2ptrain.sim.swarm import Swarm, Variant, scenario
 from p2ptrain.sim.toy import Vector
 from p2ptrain.strategies.parameter_server import PHASES, Phase
+from p2ptrain.strategies.parameter_server.serving import staleness_rate
+from p2ptrain.strategies.parameter_server.worker import Worker
 
 ASYNC = Variant("parameter_server", {"mode": "async"})
 SYNC = Variant("parameter_server", {"quorum": 1.0})

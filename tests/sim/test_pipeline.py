@@ -8,13 +8,13 @@ import torch
 
 from p2ptrain.core.effects import Stage, Train
 from p2ptrain.core.manifest import Manifest
-from p2ptrain.core.pipeline.foreman import Round
 from p2ptrain.sim.faults import Faults
 from p2ptrain.sim.host import Host
 from p2ptrain.sim.scenario import Scenario
 from p2ptrain.sim.swarm import Swarm
 from p2ptrain.sim.torch_learner import TorchLearner
 from p2ptrain.sim.toy import toy_loss
+from p2ptrain.strategies.pipeline.foreman import Round
 from tests.helpers import peer
 
 STEPS = 100

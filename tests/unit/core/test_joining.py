@@ -6,7 +6,7 @@ import pytest
 
 from p2ptrain.core.effects import Effect, Evaluate
 from p2ptrain.core.inputs import Evaluated, Input, Layer, LearnFailed
-from p2ptrain.core.layerwise.joining import JOINT, Joining, Part
+from p2ptrain.core.joining import JOINT, Joining, Part
 from p2ptrain.core.messages import Offer
 from p2ptrain.core.types import BlobId
 from p2ptrain.sim.toy import SIZE, ToyLearner, Vector, blob_of, toy_loss

@@ -1,1 +1,0 @@
-"""Rounds of layers: what `strategies/layerwise.py` is made of."""

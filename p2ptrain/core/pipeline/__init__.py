@@ -1,1 +1,0 @@
-"""What peers of a line have in common, and who puts them into lines; see strategies/pipeline.py."""

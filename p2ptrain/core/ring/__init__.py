@@ -1,1 +1,0 @@
-"""What members of rings say, and who puts them into rings; see strategies/allreduce.py."""

@@ -1,1 +1,0 @@
-"""Shards of the weights and their servers: what `strategies/parameter_server.py` is made of."""
