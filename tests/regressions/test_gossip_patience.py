@@ -7,7 +7,8 @@ clock that jumped by an hour made one exchange take an hour, so that four hours 
 
 from p2ptrain.core.effects import Combine, Effect, Fetch, Send, SetTimer
 from p2ptrain.core.inputs import Evaluated, Fetched, Published, TimerFired, Trained
-from p2ptrain.strategies.gossip import MESSAGES, PATIENCE_MAX, Answer, Config, Swap
+from p2ptrain.strategies.gossip import MESSAGES, Answer, Config, Swap
+from p2ptrain.strategies.gossip.exchange import PATIENCE_MAX
 from tests.helpers import READY, Author, Table, blob, notes, only, peer
 
 ANNA = 2

@@ -19,18 +19,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from p2ptrain.core import keep, law, newcomer
+from p2ptrain.core import inputs, keep, law, newcomer
 from p2ptrain.core.effects import Adopt, Effect, Evaluate, Finish, Note, OptimizerState, Send, SetTimer
-from p2ptrain.core.inputs import (
-    Evaluated,
-    Fetched,
-    FetchFailed,
-    LearnFailed,
-    Published,
-    TimerFired,
-    Trained,
-    TrainerReady,
-)
 from p2ptrain.core.keep import Keep
 from p2ptrain.core.messages import Message, Offer
 from p2ptrain.core.mixing import Mixing
@@ -41,7 +31,6 @@ from p2ptrain.core.strategy import Context, Event, Learned, Told
 from p2ptrain.core.types import OWN, BlobId, PeerId, peer_text, short
 from p2ptrain.strategies.gossip.age import Age
 from p2ptrain.strategies.gossip.averaging import Averaging
-from p2ptrain.strategies.gossip.exchange import PATIENCE_MAX as PATIENCE_MAX
 from p2ptrain.strategies.gossip.exchange import (
     Answer,
     Busy,
@@ -153,7 +142,7 @@ class Strategy:
         self._averaging = Averaging(slow, age, config.fragments, config.exchanges)
         self._began, self._settle_until, self._tries_left = 0.0, 0.0, 0
 
-    def start(self, ctx: Context, ready: TrainerReady) -> list[Effect]:
+    def start(self, ctx: Context, ready: inputs.TrainerReady) -> list[Effect]:
         """Train from the common start, or go on from the checkpoint."""
         manifest, averaging = ctx.manifest, self._averaging
         self._own.take(ready)
@@ -189,28 +178,28 @@ class Strategy:
         match event:
             case Learned():
                 return []  # reports are looked at when a round begins
-            case Trained():
+            case inputs.Trained():
                 self._own.take(event)
                 return self._next_round(ctx)
-            case Evaluated(tag="own"):
+            case inputs.Evaluated(tag="own"):
                 return self._on_own_loss(ctx, event)
-            case Published(tag=keep.TAG) | LearnFailed(tag=keep.TAG):
+            case inputs.Published(tag=keep.TAG) | inputs.LearnFailed(tag=keep.TAG):
                 told = self._own.tell() if self._own.keep.on_written(event) else []
                 return [*told, *self._finish()]
             case Told(sender=sender, message=message):
                 return self._on_told(ctx, sender, message)
-            case Fetched(blob=blob):
+            case inputs.Fetched(blob=blob):
                 return self._on_fetched(blob)
-            case FetchFailed(blob=blob) if self._newcomer.awaited(blob):
+            case inputs.FetchFailed(blob=blob) if self._newcomer.awaited(blob):
                 self._newcomer.give_up()
                 return []
-            case Evaluated(tag=newcomer.TAG) if self._phase is not Phase.DONE:
+            case inputs.Evaluated(tag=newcomer.TAG) if self._phase is not Phase.DONE:
                 return self._on_compared(event)
-            case Evaluated() if event.tag == self._exchange.tag("mix"):
+            case inputs.Evaluated() if event.tag == self._exchange.tag("mix"):
                 return self._on_mixture(ctx, self._exchange, event)
-            case Evaluated() if event.tag == self._gifts.taking.tag("mix"):
+            case inputs.Evaluated() if event.tag == self._gifts.taking.tag("mix"):
                 return self._on_mixture(ctx, self._gifts.taking, event)
-            case TimerFired(key="turn"):
+            case inputs.TimerFired(key="turn"):
                 return self._go_on(ctx) if self._phase is Phase.RUN else self._settle(ctx)
             case _:
                 return [*self._heed(ctx, self._exchange, event), *self._heed(ctx, self._gifts.taking, event)]
@@ -251,7 +240,7 @@ class Strategy:
             effects += self._go_on(ctx)
         return [*effects, self._own.train(ctx, self._config.exchange_steps)]
 
-    def _on_own_loss(self, ctx: Context, event: Evaluated) -> list[Effect]:
+    def _on_own_loss(self, ctx: Context, event: inputs.Evaluated) -> list[Effect]:
         if not self._own.measure(event):
             return [*self._recover(), *self._finish()]
         return self._own.keep.propose(self._own.loss) or [*self._own.tell(), *self._finish()]
@@ -267,7 +256,7 @@ class Strategy:
         back = Adopt("back", self._own.keep.offer.blob, OptimizerState.RESET, 0.5)
         return [note, back, *self._averaging.jump(self._own.step, None)]
 
-    def _on_compared(self, event: Evaluated) -> list[Effect]:
+    def _on_compared(self, event: inputs.Evaluated) -> list[Effect]:
         """Others' weights were looked at as they are, to be taken over."""
         adopted = self._newcomer.decide(event)
         return adopted and [*adopted, *self._averaging.jump(self._own.step, self._newcomer.age)]
@@ -375,7 +364,7 @@ class Strategy:
         meeting.share = self._gifts.share(meeting, ratio) if self._gives else ratio / (1 + ratio)
         return self._averaging.measure(exchange.tag("mix"), meeting, self._config.mix_examples)
 
-    def _on_mixture(self, ctx: Context, exchange: Exchange, event: Evaluated) -> list[Effect]:
+    def _on_mixture(self, ctx: Context, exchange: Exchange, event: inputs.Evaluated) -> list[Effect]:
         """Move as far as is usual at most, or look at theirs alone."""
         meeting, averaging = exchange.meeting, self._averaging
         if meeting is None or meeting.theirs is None or not meeting.is_prepared or meeting.share <= 0:
