@@ -1,4 +1,4 @@
-"""A strategy of your own: after each round, average with somebody who is about as good, if that helps here.
+"""A strategy of your own: after each round, average with somebody, if that helps here.
 
 `cd examples; p2ptrain simulate toy --strategy own_strategy:Strategy --peers 16` lets a swarm use it;
 `p2ptrain strategy check own_strategy:Strategy` tries it in all weathers.
@@ -21,11 +21,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Settings, equal for the swarm.
 
     round_steps: optimiser steps between two looks at others.
-    near: one of so many is chosen, whose loss is nearest to the own.
     """
 
     round_steps: int = 20
-    near: int = 3
 
 
 class Strategy:
@@ -70,10 +68,9 @@ class Strategy:
         if self.own.is_done(ctx):
             return [*self.own.tell(), Finish("all steps done")]
         known = [one for one in ctx.ledger.ranked(ctx.now, math.inf, ctx.me) if ctx.trusts(one[0].sender)]
-        known.sort(key=lambda one: abs(one[1].loss - self.own.loss))
         if not known:
             return [*self.own.tell(), *self.train(ctx)]
-        stated, offer = ctx.rng.choice(known[: self.config.near])
+        stated, offer = ctx.rng.choice(known)
         self.theirs = offer.blob
         return [*self.own.tell(), ctx.fetch(stated.sender, offer)]
 

@@ -98,6 +98,10 @@ def test_the_example_meets_all_requirements() -> None:
     assert [fault for fault in examine(EXAMPLE) if fault[1]] == []
 
 
+def test_the_example_is_short() -> None:
+    assert len((EXAMPLES / "own_strategy.py").read_text(encoding="utf-8").splitlines()) < 80
+
+
 def test_the_example_runs() -> None:
     words = ("simulate", "toy", "--strategy", EXAMPLE, "--peers", "16", "--seed", "1")
     result = p2ptrain(*words, "--json").json
