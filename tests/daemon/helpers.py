@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -292,3 +293,9 @@ def queued_s(pid: int) -> float:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError):
         return 0.0
+
+
+def free_port() -> int:
+    """Return a port that nothing listened at just now."""
+    with socket.create_server(("", 0)) as server:
+        return int(server.getsockname()[1])

@@ -26,7 +26,7 @@ from p2ptrain.net.router.portmap import BEHIND_ANOTHER_HINT, PortState
 from p2ptrain.net.speed import Speed
 from p2ptrain.net.trust.certificates import wall_clock
 from tests.daemon.conftest import MakeHome
-from tests.daemon.helpers import until
+from tests.daemon.helpers import free_port, until
 from tests.daemon.homes import PATIENCE_S, Daemon
 from tests.daemon.test_doctor import is_bad, of
 from tests.net.conftest import Node, Swarm
@@ -243,11 +243,6 @@ def test_two_computers_with_one_identity_find_out(homes: MakeHome) -> None:
 
     until(told, "neither of the two noticed")
     assert of(Client(first.control).checkup().findings, "copies").state == "ok"
-
-
-def free_port() -> int:
-    with socket.create_server(("", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 # -- homes behind routers --------------------------------------------------------------------------
